@@ -1,0 +1,60 @@
+# The commands of this project. `make quickstart` and `make test` work in a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+# Ray and torch leave freed blocks in their own hands: glibc otherwise gives every large tensor back to the kernel and page faults take half the time.
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 100000000000
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help install install-test system-tools quickstart test lint types layers pytest format constraints clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Monosem needs Python 3.11 or newer, found %d.%d: set PYTHON=…" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: .venv/installed  ## make .venv with the pinned dependencies
+
+install-test: .venv/installed-test
+
+system-tools:  # headless Chromium for the browser tests, where this user may install it
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo "no chromium: the browser tests will be skipped"
+
+quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
+	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
+
+test: install-test system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy sae services jobs
+
+layers:
+	$(BIN)/lint-imports
+
+pytest:
+	$(BIN)/pytest $(ARGS)
+
+format: install-test  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what quickstart wrote
+	rm -rf runs/quickstart
+
+constraints:  # pin what a fresh environment resolves to (after a change of dependencies), and lock the embedded corpus to it
+	{ echo "# Pinned versions of everything, so that every machine installs the same and the embedded corpus is the same text."; \
+	  echo "# Made by: make constraints"; echo "torch==2.13.0"; $(BIN)/pip freeze --exclude-editable | grep -v '^torch=='; } > constraints.txt
