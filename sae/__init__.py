@@ -1,0 +1,1 @@
+"""The library: mathematics, data contract and measurement, without Ray."""
