@@ -1,0 +1,1 @@
+"""Text sources to packed sequences of tokens."""

@@ -1,0 +1,265 @@
+"""Documents to packed sequences of tokens, numbered from 0, any range of them readable without the rest.
+
+::
+
+    <corpus>/train/000000.arrow       SEQUENCES_PER_SHARD packed sequences, in order
+    <corpus>/held_out/000000.arrow
+    <corpus>/manifest.json            last: the corpus may be read
+
+A sequence is `context_length` tokens: BOS, then the running text of the split with documents separated by EOS. No token is padding;
+the unfilled last sequence is dropped. Documents of equal text count once, and the split a document falls into is a function of
+its text alone, so held-out text cannot leak into training under another name or in another run.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from pydantic import NonNegativeInt
+
+from sae.config import Config
+from sae.corpus.sources import CorpusConfig, documents
+from sae.errors import CorruptObjectError, EmptyCorpusError, PlanError
+from sae.storage import Place, sha256_hex
+
+Split = Literal["train", "held_out"]
+SPLITS: tuple[Split, ...] = ("train", "held_out")
+SEQUENCES_PER_SHARD = 4096
+DOCUMENTS_PER_ENCODING = 256
+
+
+class Tokenizer(Protocol):
+    """What packing needs of a tokenizer."""
+
+    digest: str
+    bos_token_id: int
+    eos_token_id: int
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, without special tokens."""
+
+
+class TokenShard(Config):
+    """One object of packed sequences."""
+
+    key: str
+    sequences: NonNegativeInt
+    sha256: str
+
+
+class CorpusManifest(Config):
+    """What a corpus holds; `digest` names its content and is what later stages pin."""
+
+    config: CorpusConfig
+    tokenizer_digest: str
+    bos_token_id: int
+    documents: dict[str, int]
+    train: list[TokenShard]
+    held_out: list[TokenShard]
+    digest: str
+
+    def num_sequences(self, split: Split) -> int:
+        """Sequences of a split."""
+        return sum(shard.sequences for shard in self.shards(split))
+
+    def shards(self, split: Split) -> list[TokenShard]:
+        """The shards of a split, in order."""
+        return self.train if split == "train" else self.held_out
+
+
+class TokenCorpus:
+    """A finished corpus, open for reading.
+
+    Raises:
+        InputError: there is no finished corpus at this place.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.manifest = CorpusManifest.parse(place.get_json("manifest.json"))
+
+    def num_sequences(self, split: Split) -> int:
+        """Sequences of a split."""
+        return self.manifest.num_sequences(split)
+
+    def sequences(self, split: Split, start: int, stop: int) -> np.ndarray:
+        """Sequences `[start, stop)` of a split as uint32 `[stop - start, context_length]`.
+
+        Raises:
+            IndexError: a range outside the split.
+            CorruptObjectError: a shard that is not the one the manifest names.
+        """
+        if not 0 <= start <= stop <= self.num_sequences(split):
+            raise IndexError(f"sequences [{start}, {stop}) of a split {split!r} with {self.num_sequences(split)}")
+        parts, first = [], 0
+        for shard in self.manifest.shards(split):
+            low, high = max(start - first, 0), min(stop - first, shard.sequences)
+            if low < high:
+                parts.append(self._read(shard)[low:high])
+            first += shard.sequences
+        width = self.manifest.config.context_length
+        return np.concatenate(parts) if parts else np.empty((0, width), np.uint32)
+
+    def _read(self, shard: TokenShard) -> np.ndarray:
+        buffer = self.place.open_buffer(shard.key)
+        if sha256_hex(buffer) != shard.sha256:
+            raise CorruptObjectError(f"{self.place.path(shard.key)} is not the object its manifest names: delete the corpus and prepare it again")
+        return sequences_from_ipc(buffer)
+
+
+def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, progress: Callable[[int], None] = lambda tokens: None) -> TokenCorpus:
+    """Tokenise, pack and write a corpus, or open the finished one that is already there.
+
+    Args:
+        config: which text, how much of it.
+        tokenizer: of the subject model.
+        place: where the corpus goes.
+        progress: told the tokens of the training split as they are packed.
+
+    Raises:
+        EmptyCorpusError: the sources do not fill one sequence of either split.
+        PlanError: the place holds a corpus of another configuration.
+    """
+    if place.exists("manifest.json"):
+        corpus = TokenCorpus(place)
+        _check_same(corpus.manifest, config, tokenizer, place)
+        return corpus
+    writers = {split: _SplitWriter(place, split, config, tokenizer) for split in SPLITS}
+    counts = {"read": 0, "duplicates": 0, "train": 0, "held_out": 0}
+    _fill(writers, counts, config, tokenizer, progress)
+    shards = {split: writers[split].finish() for split in SPLITS}
+    for split in SPLITS:
+        if not shards[split]:
+            raise EmptyCorpusError(
+                f"the {split} split of {', '.join(config.text)} does not fill one sequence of {config.context_length} tokens "
+                f"({counts[split]} of {counts['read']} documents): give more text, or a smaller corpus.context_length"
+            )
+    digest = hashlib.sha256("".join(shard.sha256 for split in SPLITS for shard in shards[split]).encode()).hexdigest()
+    manifest = CorpusManifest(
+        config=config, tokenizer_digest=tokenizer.digest, bos_token_id=tokenizer.bos_token_id, documents=counts, digest=digest, **shards
+    )
+    place.put_json("manifest.json", manifest.model_dump(mode="json"))
+    return TokenCorpus(place)
+
+
+def split_documents(config: CorpusConfig, counts: dict[str, int] | None = None) -> Iterator[tuple[Split, str]]:
+    """Yield `(split, text)` of every document that is neither empty nor a repetition.
+
+    Args:
+        config: which text; `held_out_fraction` of the documents go to the held-out split.
+        counts: told how many documents were read and how many were repetitions.
+    """
+    counts = {"read": 0, "duplicates": 0} if counts is None else counts
+    seen: set[bytes] = set()
+    for _, text in documents(config):
+        counts["read"] += 1
+        digest = hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()
+        if not text.strip() or digest in seen:
+            counts["duplicates"] += digest in seen
+            continue
+        seen.add(digest)
+        # The last bytes: the dependency source yields its files in the order of the first ones.
+        held_out = int.from_bytes(digest[-8:]) < config.held_out_fraction * 2**64
+        yield ("held_out" if held_out else "train"), text
+
+
+def sequences_to_ipc(tokens: np.ndarray, first: int) -> pa.Buffer:
+    """Packed sequences, the first numbered `first`, as one Arrow IPC file: columns `sequence_id`, `tokens`."""
+    ids = pa.array(np.arange(first, first + len(tokens), dtype=np.uint64))
+    flat = pa.array(np.ascontiguousarray(tokens, dtype=np.uint32).reshape(-1))
+    table = pa.table({"sequence_id": ids, "tokens": pa.FixedSizeListArray.from_arrays(flat, tokens.shape[1])})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def sequences_from_ipc(buffer: pa.Buffer) -> np.ndarray:
+    """The tokens `[sequences, context_length]` of an object written by `sequences_to_ipc`."""
+    column = pa.ipc.open_file(buffer).read_all().column("tokens").combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
+class _SplitWriter:
+    """Packs the running text of one split and writes each full shard."""
+
+    def __init__(self, place: Place, split: Split, config: CorpusConfig, tokenizer: Tokenizer) -> None:
+        self.place, self.split, self.tokenizer = place, split, tokenizer
+        self.body = config.context_length - 1
+        wanted = config.train_tokens if split == "train" else config.held_out_tokens
+        self.sequences_wanted = None if wanted is None else -(-wanted // config.context_length)
+        self.pending: list[np.ndarray] = []
+        self.pending_tokens = 0
+        self.shards: list[TokenShard] = []
+        self.written = 0
+
+    @property
+    def full(self) -> bool:
+        return self.pending_tokens // self.body >= self.room
+
+    @property
+    def room(self) -> float:
+        """Sequences that may still be written."""
+        return math.inf if self.sequences_wanted is None else self.sequences_wanted - self.written
+
+    def add(self, tokens: list[int]) -> None:
+        self.pending.append(np.array([*tokens, self.tokenizer.eos_token_id], dtype=np.uint32))
+        self.pending_tokens += len(tokens) + 1
+        while self.pending_tokens >= SEQUENCES_PER_SHARD * self.body and self.room >= SEQUENCES_PER_SHARD:
+            self._write(SEQUENCES_PER_SHARD)
+
+    def finish(self) -> list[TokenShard]:
+        remaining = int(min(self.pending_tokens // self.body, self.room))
+        if remaining > 0:
+            self._write(remaining)
+        return self.shards
+
+    def _write(self, sequences: int) -> None:
+        stream = np.concatenate(self.pending)
+        rows = np.empty((sequences, self.body + 1), np.uint32)
+        rows[:, 0] = self.tokenizer.bos_token_id
+        rows[:, 1:] = stream[: sequences * self.body].reshape(sequences, self.body)
+        self.pending = [stream[sequences * self.body :]]
+        self.pending_tokens = len(self.pending[0])
+        key = f"{self.split}/{len(self.shards):06d}.arrow"
+        data = sequences_to_ipc(rows, self.written)
+        self.place.put(key, data)
+        self.shards.append(TokenShard(key=key, sequences=sequences, sha256=sha256_hex(data)))
+        self.written += sequences
+
+
+def _fill(
+    writers: dict[Split, _SplitWriter], counts: dict[str, int], config: CorpusConfig, tokenizer: Tokenizer, progress: Callable[[int], None]
+) -> None:
+    for group in _grouped(split_documents(config, counts)):
+        wanted = [(split, text) for split, text in group if not writers[split].full]
+        for (split, _), tokens in zip(wanted, tokenizer.encode([text for _, text in wanted]), strict=True):
+            if not writers[split].full:
+                writers[split].add(tokens)
+                counts[split] += 1
+                progress(len(tokens) if split == "train" else 0)
+        if all(writer.full for writer in writers.values()):
+            return
+
+
+def _grouped(items: Iterator[tuple[Split, str]]) -> Iterator[list[tuple[Split, str]]]:
+    group: list[tuple[Split, str]] = []
+    for item in items:
+        group.append(item)
+        if len(group) == DOCUMENTS_PER_ENCODING:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _check_same(manifest: CorpusManifest, config: CorpusConfig, tokenizer: Tokenizer, place: Place) -> None:
+    found, wanted = manifest.config.model_dump(), config.model_dump()
+    differing = [f"corpus.{name} (there {found[name]!r}, now {wanted[name]!r})" for name in wanted if found[name] != wanted[name]]
+    if manifest.tokenizer_digest != tokenizer.digest:
+        differing.append("the tokenizer")
+    if differing:
+        raise PlanError(f"{place.url} holds a corpus made with another plan: {'; '.join(differing)}. Choose another output, or delete it")

@@ -1,0 +1,98 @@
+"""The subject model's tokenizer: loading one, and training a byte-level BPE of our own."""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from sae.errors import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class SubjectTokenizer:
+    """The tokenizer of a subject model, as corpus, harvest and interpretation see it.
+
+    Args:
+        directory: a local directory with `tokenizer.json`, or a name that `transformers` can load.
+
+    Raises:
+        InputError: there is no fast tokenizer, or it names neither BOS nor EOS.
+    """
+
+    def __init__(self, directory: str) -> None:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot load a tokenizer from {directory!r}: {str(error).splitlines()[0]}") from None
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise InputError(f"{directory!r} has no tokenizer.json: only fast tokenizers are supported")
+        ends = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
+        if not ends:
+            raise InputError(f"the tokenizer of {directory!r} names neither a BOS nor an EOS token")
+        self.bos_token_id, self.eos_token_id = int(ends[0]), int(ends[-1])
+        self.special_token_ids = frozenset({*map(int, tokenizer.all_special_ids), *map(int, ends)})
+        self.huggingface = tokenizer
+        self._fast: FastTokenizer = tokenizer.backend_tokenizer
+        # Truncation or padding saved in tokenizer.json would silently shorten or fill documents.
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        self.digest = hashlib.sha256(self._fast.to_str().encode()).hexdigest()
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, without special tokens; special tokens spelt out in a text are read as plain text."""
+        self._fast.encode_special_tokens = True
+        return [encoding.ids for encoding in self._fast.encode_batch(texts, add_special_tokens=False)]
+
+    @cached_property
+    def token_texts(self) -> list[str]:
+        """What each token shows as; a byte that is no character alone is written as backslash, x and two hexadecimal digits."""
+        size = self._fast.get_vocab_size(with_added_tokens=True)
+        raw = [self._fast.id_to_token(token) or "" for token in range(size)]
+        return [text if token in self.special_token_ids else _readable(text, self._fast, token) for token, text in enumerate(raw)]
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE with `<|endoftext|>` as its BOS and EOS.
+
+    Reference: byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2).
+
+    Args:
+        texts: documents to learn merges from.
+        vocab_size: tokens, the 256 bytes and the special token included.
+    """
+    tokenizer = FastTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Save a tokenizer so that `AutoTokenizer` loads it."""
+    tokenizer.save_pretrained(directory)
+
+
+def _readable(raw: str, tokenizer: FastTokenizer, token: int) -> str:
+    text: str = tokenizer.decode([token], skip_special_tokens=False)
+    if "\ufffd" not in text:
+        return text
+    byte_of = _byte_level_alphabet()
+    return "".join(f"\\x{byte_of[char]:02x}" if char in byte_of else char for char in raw)
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Which byte each character of a byte-level vocabulary stands for.
+
+    Reference: the GPT-2 encoder maps printable bytes to themselves and the rest, in order, to code points from 256 on.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}

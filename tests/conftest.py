@@ -1,0 +1,94 @@
+"""What the tests share: a tiny subject model with its tokenizer and corpus, and one Ray for the whole session."""
+
+import os
+import random
+import tempfile
+
+# Before anything imports ray, transformers or torch: quiet, offline, quick to notice a dead worker.
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
+    RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="30",
+    RAY_health_check_period_ms="1000",
+    RAY_health_check_failure_threshold="3",
+    RAY_health_check_initial_delay_ms="1000",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+os.environ.setdefault("RAY_TMPDIR", tempfile.mkdtemp(prefix="ms", dir="/tmp"))
+
+import pytest
+import torch
+
+from sae.corpus.packing import TokenCorpus, prepare_corpus
+from sae.corpus.sources import CorpusConfig
+from sae.pretraining import PretrainingConfig, TransformerConfig, build_model
+from sae.storage import Place
+from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+
+WORDS = [
+    *("the", "a", "of", "import", "return", "def", "class", "self", "value", "result", "for", "in", "while", "print"),
+    *("array", "tensor", "model", "layer", "neuron", "feature", "loss", "0", "1", "2"),
+]
+
+
+def some_text(seed: int, num_words: int = 400) -> str:
+    """Text with structure: after `import` comes a noun, after `return` a number, so that a model has something to learn."""
+    draw = random.Random(seed)
+    words = []
+    while len(words) < num_words:
+        word = draw.choice(WORDS)
+        words.append(word)
+        if word == "import":
+            words.append(draw.choice(["array", "tensor", "model"]))
+        if word == "return":
+            words.append(draw.choice(["0", "1", "2"]))
+    return " ".join(words)
+
+
+@pytest.fixture(scope="session")
+def text_directory(tmp_path_factory):
+    """60 documents as text files."""
+    directory = tmp_path_factory.mktemp("text")
+    for seed in range(60):
+        (directory / f"{seed:03d}.txt").write_text(some_text(seed))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_subject_directory(tmp_path_factory, text_directory):
+    """An untrained one-layer ReLU transformer (width 16, MLP 32, context 32, 300 tokens) as a Hugging Face directory."""
+    directory = tmp_path_factory.mktemp("subject")
+    save_tokenizer(train_tokenizer((path.read_text() for path in sorted(text_directory.iterdir())), 300), directory)
+    tokenizer = SubjectTokenizer(str(directory))
+    config = PretrainingConfig(
+        corpus=CorpusConfig(context_length=32),
+        transformer=TransformerConfig(d_model=16, d_mlp=32, num_heads=2, vocab_size=len(tokenizer.token_texts)),
+        seed=1,
+    )
+    model = build_model(config, tokenizer.bos_token_id)
+    with torch.no_grad():  # GPT-2's initial weights are so small that every output is alike; larger ones make a model with opinions
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(10)
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory, text_directory, tiny_subject_directory) -> TokenCorpus:
+    """The text directory packed into sequences of 32 tokens, a fifth of the documents held out."""
+    config = CorpusConfig(text=[str(text_directory)], context_length=32, held_out_fraction=0.2)
+    return prepare_corpus(config, SubjectTokenizer(str(tiny_subject_directory)), Place(tmp_path_factory.mktemp("corpus")))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local Ray for all tests that need one."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False, object_store_memory=256 * 2**20)
+    yield
+    ray.shutdown()

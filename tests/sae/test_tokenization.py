@@ -1,0 +1,36 @@
+"""A subject's tokenizer gives plain tokens, and shows each of them as text."""
+
+import pytest
+
+from sae.errors import InputError
+from sae.tokenization import END_OF_TEXT, SubjectTokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_subject_directory):
+    return SubjectTokenizer(str(tiny_subject_directory))
+
+
+def test_encoding_adds_no_special_token_and_loses_nothing(tokenizer):
+    text = "def tensor ü \n\t return 0"
+    [tokens] = tokenizer.encode([text])
+    assert not tokenizer.special_token_ids & set(tokens)
+    assert tokenizer.huggingface.decode(tokens) == text
+
+
+def test_a_special_token_spelt_out_in_a_document_is_plain_text(tokenizer):
+    [tokens] = tokenizer.encode([f"a {END_OF_TEXT} b"])
+    assert tokenizer.eos_token_id not in tokens
+
+
+def test_every_token_shows_as_text_and_lone_bytes_as_hexadecimal(tokenizer):
+    [tokens] = tokenizer.encode(["tensor"])
+    assert "".join(tokenizer.token_texts[token] for token in tokens) == "tensor"
+    [lone_bytes] = tokenizer.encode(["ü"])
+    assert [tokenizer.token_texts[token] for token in lone_bytes] in (["\\xc3", "\\xbc"], ["ü"])
+    assert tokenizer.token_texts[tokenizer.bos_token_id] == END_OF_TEXT
+
+
+def test_a_directory_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(InputError, match="cannot load a tokenizer from"):
+        SubjectTokenizer(str(tmp_path))
