@@ -1,0 +1,191 @@
+"""The plan a store is made by, the receipts that prove its shards whole, and the manifest that says it may be read.
+
+::
+
+    <store>/plan.json                              first
+    <store>/tokens/000042.arrow                    the packed sequences of shard 42
+    <store>/shards/<hookpoint>/000042.arrow        their activations
+    <store>/receipts/<hookpoint>/000042.json       after the shard
+    <store>/manifest.json                          last: the store may be read
+
+Everything here is a function of the plan and the corpus: how many workers made a store, and how often they were killed, leaves no
+trace in it.
+"""
+
+import hashlib
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sae.config import Config
+from sae.errors import InputError, PlanError
+from sae.storage import Place, to_json
+from sae.store.schema import StoreDtype
+
+MANIFEST_KEY = "manifest.json"
+PLAN_KEY = "plan.json"
+CONCURRENT_READS = 16  # small objects in an object store take tens of milliseconds each
+
+
+class StorePlan(Config):
+    """All that determines the bytes of a store."""
+
+    schema_version: Literal[1] = 1
+    subject: str = Field(description="name of the subject model, for readers; its digest is what counts")
+    subject_digest: str = Field(description="sha256 over the subject's weights in the precision it ran in")
+    corpus_digest: str = Field(description="digest of the corpus manifest")
+    context_length: PositiveInt = Field(description="tokens in a sequence")
+    hookpoints: dict[str, PositiveInt] = Field(min_length=1, description="d_in of each hookpoint")
+    dtype: StoreDtype = Field("float16", description="precision of the stored activations")
+    num_sequences: PositiveInt = Field(description="sequences of the training split, from the first on")
+    sequences_per_shard: PositiveInt = Field(256, description="sequences of a shard; the last one may hold fewer")
+    tokens_per_sequence: PositiveInt | None = Field(None, description="rows drawn from each sequence without replacement; null takes all")
+    special_token_ids: list[NonNegativeInt] = Field(description="tokens whose activations are never stored (BOS, EOS)")
+    seed: NonNegativeInt = Field(0, description="seed of the draw and of the order of rows within a shard")
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of each hookpoint."""
+        return -(-self.num_sequences // self.sequences_per_shard)
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """The sequences `[first, last + 1)` of a shard."""
+        return shard * self.sequences_per_shard, min((shard + 1) * self.sequences_per_shard, self.num_sequences)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two plans to be one: everything but the subject's name, since a model may move."""
+        return self.model_dump(mode="json", exclude={"subject"})
+
+
+class ShardEntry(Config):
+    """One shard of one hookpoint, as the manifest lists it."""
+
+    rows: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: str
+    tokens_sha256: str = Field(description="of the object with the shard's sequences")
+
+
+class Receipt(ShardEntry):
+    """Proof that a shard is whole, with float64 sums over its rows as stored."""
+
+    sum: list[float] = Field(description="sum of x, [d_in]")
+    sum_squared_norm: float = Field(description="sum of ‖x‖²")
+    sum_norm: float = Field(description="sum of ‖x‖")
+
+    def entry(self) -> ShardEntry:
+        """What the manifest keeps of it."""
+        return ShardEntry(**self.model_dump(include=set(ShardEntry.model_fields)))
+
+
+class HookpointStatistics(Config):
+    """Statistics of all stored activations x of a hookpoint."""
+
+    rows: PositiveInt
+    mean: list[float] = Field(description="mean of x, [d_in]")
+    mean_squared_norm: float = Field(description="mean of ‖x‖²")
+    mean_norm: float = Field(description="mean of ‖x‖")
+    variance: float = Field(description="mean of ‖x − mean‖², summed over the d_in elements")
+
+
+class StoreManifest(Config):
+    """What a store holds; `digest` names its content and is what later stages pin."""
+
+    plan: StorePlan
+    shards: dict[str, list[ShardEntry]]
+    statistics: dict[str, HookpointStatistics]
+    digest: str
+
+
+def shard_key(hookpoint: str, shard: int) -> str:
+    """Where a shard lies in its store."""
+    return f"shards/{hookpoint}/{shard:06d}.arrow"
+
+
+def receipt_key(hookpoint: str, shard: int) -> str:
+    """Where a shard's receipt lies in its store."""
+    return f"receipts/{hookpoint}/{shard:06d}.json"
+
+
+def tokens_key(shard: int) -> str:
+    """Where the sequences of a shard lie in its store."""
+    return f"tokens/{shard:06d}.arrow"
+
+
+def start_store(place: Place, plan: StorePlan) -> None:
+    """Write the plan, or check that it is the one the store was begun with.
+
+    Raises:
+        PlanError: the place holds a store of another plan; the message names the differing fields.
+    """
+    if not place.exists(PLAN_KEY):
+        place.put_json(PLAN_KEY, plan.model_dump(mode="json"))
+        return
+    found, wanted = StorePlan.parse(place.get_json(PLAN_KEY)).identity(), plan.identity()
+    differing = [f"{name} (there {_short(found[name])}, now {_short(wanted[name])})" for name in wanted if found[name] != wanted[name]]
+    if differing:
+        raise PlanError(f"{place.url} holds a store made with another plan: {'; '.join(differing)}. Choose another output, or delete it")
+
+
+def missing_shards(place: Place, plan: StorePlan) -> list[int]:
+    """The shards that lack the receipt of at least one hookpoint, in order."""
+    there = set(place.list("receipts"))
+    return [shard for shard in range(plan.num_shards) if any(receipt_key(hookpoint, shard) not in there for hookpoint in plan.hookpoints)]
+
+
+def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
+    """Merge the receipts and write the manifest; returns the one that is there if the store was finished before.
+
+    Raises:
+        InputError: a shard has no receipt.
+        PlanError: the manifest there belongs to another plan.
+    """
+    start_store(place, plan)
+    if place.exists(MANIFEST_KEY):
+        return StoreManifest.parse(place.get_json(MANIFEST_KEY))
+    missing = missing_shards(place, plan)
+    if missing:
+        raise InputError(f"{place.url} lacks {len(missing)} of {plan.num_shards} shards, the first is {missing[0]}: run the harvest again")
+    receipts = {hookpoint: _read_receipts(place, plan, hookpoint) for hookpoint in sorted(plan.hookpoints)}
+    shards = {hookpoint: [receipt.entry() for receipt in found] for hookpoint, found in receipts.items()}
+    content = {"plan": plan.identity(), "shards": {name: [entry.model_dump() for entry in entries] for name, entries in shards.items()}}
+    manifest = StoreManifest(
+        plan=plan,
+        shards=shards,
+        statistics={hookpoint: merge_statistics(found) for hookpoint, found in receipts.items()},
+        digest=hashlib.sha256(to_json(content)).hexdigest(),
+    )
+    place.put_json(MANIFEST_KEY, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def merge_statistics(receipts: list[Receipt]) -> HookpointStatistics:
+    """Statistics of all rows from the sums of the shards, each total rounded once, whatever their order.
+
+    Raises:
+        InputError: the shards hold no row at all.
+    """
+    rows = sum(receipt.rows for receipt in receipts)
+    if rows == 0:
+        raise InputError("the store holds no activation, since every token is a special one: check the corpus and the tokenizer")
+    mean = [math.fsum(column) / rows for column in zip(*(receipt.sum for receipt in receipts if receipt.rows), strict=True)]
+    mean_squared_norm = math.fsum(receipt.sum_squared_norm for receipt in receipts) / rows
+    return HookpointStatistics(
+        rows=rows,
+        mean=mean,
+        mean_squared_norm=mean_squared_norm,
+        mean_norm=math.fsum(receipt.sum_norm for receipt in receipts) / rows,
+        variance=max(0.0, mean_squared_norm - math.fsum(value * value for value in mean)),
+    )
+
+
+def _read_receipts(place: Place, plan: StorePlan, hookpoint: str) -> list[Receipt]:
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        return list(pool.map(lambda shard: Receipt.parse(place.get_json(receipt_key(hookpoint, shard))), range(plan.num_shards)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

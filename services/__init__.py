@@ -1,0 +1,1 @@
+"""Library operations made parallel and long-lived: Ray actors, metrics."""

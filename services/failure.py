@@ -1,0 +1,65 @@
+"""What to do about a failed task: pure decisions, no clock and no Ray.
+
+=======================================  ==========================================================
+what happened                            what is done
+=======================================  ==========================================================
+UserError, CorruptObjectError,           RAISE: the same input fails the same way again
+DivergenceError, WorkerError
+StorageError                             RETRY: the worker is sound, the store may answer next time
+the worker died or did not answer        REPLACE: a fresh worker does the task again
+any other exception                      REPLACE: who knows what state the worker is in
+the last permitted attempt failed        GIVE_UP
+=======================================  ==========================================================
+"""
+
+from enum import Enum
+
+from sae.errors import CorruptObjectError, DivergenceError, MonosemError, StorageError, UserError, WorkerError
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+
+
+class Decision(Enum):
+    """What happens next to a task that failed, and to its worker."""
+
+    RETRY = "the same worker tries again"
+    REPLACE = "a fresh worker tries again"
+    RAISE = "the error goes to the caller at once"
+    GIVE_UP = "the error goes to the caller after the last attempt"
+
+
+class WorkerLost(Exception):  # noqa: N818 - an observation of the pool, not an error that anyone raises
+    """A worker process that died or stopped answering; the message says how it was noticed."""
+
+
+def decide(error: BaseException, attempts: int, max_attempts: int) -> Decision:
+    """What to do about a task whose latest attempt ended in `error`.
+
+    Args:
+        error: what the worker raised, or WorkerLost.
+        attempts: attempts made so far, the failed one included.
+        max_attempts: attempts that a task may take.
+    """
+    if isinstance(error, UserError | CorruptObjectError | DivergenceError | WorkerError):
+        return Decision.RAISE
+    if attempts >= max_attempts:
+        return Decision.GIVE_UP
+    return Decision.RETRY if isinstance(error, StorageError) else Decision.REPLACE
+
+
+def delay_seconds(attempts: int) -> float:
+    """How long to wait before the next attempt: 0 before the first, then 0.5 s, doubling up to 30 s."""
+    if attempts == 0:
+        return 0.0
+    return float(min(FIRST_DELAY_SECONDS * 2 ** min(attempts - 1, 16), LONGEST_DELAY_SECONDS))
+
+
+def final_error(error: BaseException, what: str, attempts: int) -> MonosemError:
+    """The error the caller sees once no attempt is left: our own as it is, anything else as a WorkerError."""
+    if isinstance(error, MonosemError):
+        return error
+    text = str(error).strip()
+    reason = text.splitlines()[0] if text else "no message"
+    times = f"{attempts} times" if attempts > 1 else "once"
+    return WorkerError(f"{what} failed {times}, the last time with {type(error).__name__}: {reason}. The worker's log has the details")

@@ -1,0 +1,133 @@
+"""The loader reads exactly the batches of the order, passes errors on, and leaves no thread behind."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from sae.batches.loader import Batches
+from sae.batches.order import batch_slices
+from sae.errors import CorruptObjectError, HookpointError, InputError
+from sae.storage import Place
+from sae.store.manifest import StorePlan, finish_store, shard_key, start_store
+from sae.store.reader import MAX_OPEN_SHARDS, Store
+from sae.store.writer import write_shard
+
+HOOKPOINT = "blocks.0.mlp.hook_post"
+CONTEXT_LENGTH = 16
+
+
+def make_store(place: Place, num_shards: int = 5, dtype: str = "float16", sequences_per_shard: int = 4) -> Store:
+    """Each activation is [sequence, position, 1] / 8."""
+    sequences = num_shards * sequences_per_shard
+    plan = StorePlan(
+        subject="planted", subject_digest="s", corpus_digest="c", context_length=CONTEXT_LENGTH, hookpoints={HOOKPOINT: 3}, dtype=dtype,
+        num_sequences=sequences, sequences_per_shard=sequences_per_shard, special_token_ids=[0], seed=0,
+    )  # fmt: skip
+    start_store(place, plan)
+    tokens = np.ones((sequences, CONTEXT_LENGTH), np.uint32)
+    tokens[:, 0] = 0
+    sequence, position = torch.meshgrid(torch.arange(sequences), torch.arange(CONTEXT_LENGTH), indexing="ij")
+    activations = torch.stack([sequence, position, torch.ones_like(sequence)], dim=-1) / 8
+    for shard in range(num_shards):
+        part = slice(*plan.shard_range(shard))
+        write_shard(place, plan, shard, tokens[part], {HOOKPOINT: activations[part]})
+    finish_store(place, plan)
+    return Store(place)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return make_store(Place(tmp_path))
+
+
+def reading_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
+def test_a_batch_is_its_slices_in_float32(tmp_path, dtype):
+    store = make_store(Place(tmp_path), dtype=dtype)
+    batches = Batches(store, HOOKPOINT, batch_size=32, seed=4)
+    for n in range(batches.num_batches):
+        slices = batch_slices(store.shard_rows(HOOKPOINT), 32, 4, n)
+        expected = np.concatenate([store.rows(HOOKPOINT, *part).astype(np.float32) for part in slices])
+        batch = batches.batch(n)
+        assert batch.dtype == torch.float32
+        np.testing.assert_array_equal(batch.numpy(), expected)
+
+
+def test_an_epoch_gives_every_token_once(store):
+    batches = Batches(store, HOOKPOINT, batch_size=30, seed=0)
+    rows = torch.cat([batch for _, batch in batches.iterate()]) * 8
+    assert len(batches) == 10
+    assert {(int(s), int(p)) for s, p, _ in rows} == {(s, p) for s in range(20) for p in range(1, CONTEXT_LENGTH)}
+
+
+def test_a_resumed_run_continues_with_exactly_the_next_batch(store):
+    batches = Batches(store, HOOKPOINT, batch_size=16, seed=0, epochs=3)
+    whole = dict(batches.iterate())
+    assert list(whole) == list(range(3 * batches.batches_per_epoch))
+    resumed = dict(Batches(Store(store.place), HOOKPOINT, batch_size=16, seed=0, epochs=3).iterate(start=20, stop=45))
+    assert list(resumed) == list(range(20, 45))
+    assert all(torch.equal(resumed[n], whole[n]) for n in resumed)
+    assert not torch.equal(whole[0], whole[batches.batches_per_epoch])
+
+
+def test_the_thread_reads_no_further_ahead_than_told_and_ends_with_the_iterator(store):
+    batches = Batches(store, HOOKPOINT, batch_size=4, seed=0)
+    read = []
+    original = batches.batch
+    batches.batch = lambda n: read.append(n) or original(n)
+    iterator = batches.iterate(prefetch=2)
+    next(iterator)
+    time.sleep(0.3)
+    assert reading_threads() == ["batches"]
+    assert len(read) <= 1 + 2 + 1  # given out, waiting in the queue, in the thread's hand
+    iterator.close()
+    assert reading_threads() == []
+    assert list(Batches(store, HOOKPOINT, batch_size=100).iterate())[-1][0] == 2
+    assert reading_threads() == []
+
+
+def test_an_error_arrives_in_its_place_and_ends_the_thread(store):
+    shard = batch_slices(store.shard_rows(HOOKPOINT), 60, 0, 0)[0][0]
+    key = shard_key(HOOKPOINT, shard)
+    store.place.put(key, store.place.get(key)[:-8])
+    iterator = Batches(Store(store.place), HOOKPOINT, batch_size=60, seed=0).iterate()
+    with pytest.raises(CorruptObjectError, match=key):
+        next(iterator)
+    assert reading_threads() == []
+
+
+def test_a_shard_is_verified_once_however_often_it_is_opened(tmp_path, monkeypatch):
+    digests = []
+    from sae.store import reader
+
+    original = reader.sha256_hex
+    monkeypatch.setattr(reader, "sha256_hex", lambda data: digests.append(1) or original(data))
+    store = make_store(Place(tmp_path), num_shards=MAX_OPEN_SHARDS + 8, sequences_per_shard=1)
+    for _ in Batches(store, HOOKPOINT, batch_size=20, seed=0, epochs=2).iterate():
+        pass
+    assert len(digests) == MAX_OPEN_SHARDS + 8
+
+
+def test_what_cannot_be_is_an_error(store):
+    with pytest.raises(InputError, match=r"holds 300 rows at .*, fewer than one batch of 301"):
+        Batches(store, HOOKPOINT, batch_size=301)
+    with pytest.raises(HookpointError, match="no hookpoint"):
+        Batches(store, "blocks.9", batch_size=10)
+    with pytest.raises(IndexError, match="batch 30 of 30"):
+        Batches(store, HOOKPOINT, batch_size=10).batch(30)
+
+
+def test_batches_mix_sequences_nearly_as_well_as_a_shuffle_of_everything(tmp_path):
+    # 16 shards of 16 sequences: a batch of 240 rows drawn from all 3,840 rows would hold 240 / 256 of a row of each sequence.
+    store = make_store(Place(tmp_path), num_shards=16, sequences_per_shard=16)
+    batches = Batches(store, HOOKPOINT, batch_size=240, seed=0)
+    distinct = [len({int(s) for s in batch[:, 0] * 8}) for _, batch in batches.iterate()]
+    draw = np.random.default_rng(0)
+    ideal = [len(set(draw.permutation(np.repeat(np.arange(256), 15))[:240])) for _ in range(50)]
+    assert np.mean(distinct) >= 0.97 * np.mean(ideal)
