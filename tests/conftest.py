@@ -28,6 +28,9 @@ from sae.pretraining import PretrainingConfig, TransformerConfig, build_model
 from sae.storage import Place
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
+# Two threads that wait for each other on a busy machine take many times as long as one, and the tensors of tests are small.
+torch.set_num_threads(1)
+
 WORDS = [
     *("the", "a", "of", "import", "return", "def", "class", "self", "value", "result", "for", "in", "while", "print"),
     *("array", "tensor", "model", "layer", "neuron", "feature", "loss", "0", "1", "2"),

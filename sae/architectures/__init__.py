@@ -1,0 +1,1 @@
+"""The dictionaries: one file per published architecture, one contract for all, one registry."""

@@ -1,0 +1,1 @@
+"""Exact sparse forward and backward products: what fired, its values, its reconstruction, and gradients nowhere else."""

@@ -1,0 +1,96 @@
+"""Which coordinates fire, found block by block so that pre-activations never leave the cache."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae.kernels.sparse import SparseFeatures, flat_nonzero, row_pointers_of
+
+BLOCK_ROWS = 1024
+PROBE_ROWS = 64
+# Measured at d_in 512, d_sae 4096: from about this density on, a step in dense products costs no more than one in sparse products.
+DENSE_ABOVE_DENSITY = 0.15
+
+
+@torch.no_grad()
+def support_relu(
+    x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"]
+) -> SparseFeatures:
+    """The coordinates where (x - center) W_enc + b_enc > 0, with these values (no gradient)."""
+    return _by_blocks(x - center, W_enc, b_enc, lambda pre: flat_nonzero(pre > 0))
+
+
+@torch.no_grad()
+def support_topk(
+    x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"], k: int
+) -> SparseFeatures:
+    """The k largest coordinates per row of (x - center) W_enc + b_enc that are > 0; of equal ones, those of lowest feature id."""
+    return _by_blocks(x - center, W_enc, b_enc, lambda pre: largest_positive(pre, k))
+
+
+@torch.no_grad()
+def probe_density(
+    x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"]
+) -> float:
+    """Fraction of coordinates > 0 among rows spread evenly over the batch."""
+    rows = x[:: max(1, len(x) // PROBE_ROWS)]
+    return float((torch.addmm(b_enc, rows - center, W_enc) > 0).float().mean()) if len(rows) else 0.0
+
+
+def largest_positive(pre: Float[Tensor, "rows d_sae"], k: int) -> Int[Tensor, " nnz"]:
+    """Flat positions of the k largest positive entries per row.
+
+    The k-th largest of the maxima of disjoint groups is never above the k-th largest entry, and costs one pass to find: all
+    entries from there on are the few candidates among which to choose.
+    """
+    rows, width = pre.shape
+    k = min(k, width)
+    candidates = flat_nonzero(pre >= _lower_bound(pre, k))
+    pointers = row_pointers_of(candidates, rows, width).long()
+    values, row_ids = pre.view(-1)[candidates], candidates // width
+    places = torch.arange(len(candidates), device=pre.device) - pointers[row_ids]
+    padded = pre.new_full((rows, max(k, int(pointers.diff().max()) if rows else 0)), -torch.inf)
+    padded[row_ids, places] = values
+    smallest_kept = padded.topk(k, sorted=True).values[:, -1]
+    kept = values >= smallest_kept[row_ids]
+    if int(kept.sum()) > int(pointers.diff().clamp_max(k).sum()):  # ties at the boundary: sort stably, so that the lowest ids win
+        kept = _ranks(padded)[row_ids, places] < k
+    return candidates[kept]
+
+
+def _lower_bound(pre: Float[Tensor, "rows d_sae"], k: int) -> Float[Tensor, "rows 1"]:
+    """A positive bound per row that at least min(k, number of positive entries) entries reach."""
+    rows, width = pre.shape
+    groups = max(64, 1 << (2 * k - 1).bit_length())
+    maxima = pre.view(rows, width // groups, groups).amax(1) if width % groups == 0 else pre
+    return maxima.topk(k, sorted=True).values[:, -1:].clamp_min(torch.finfo(pre.dtype).tiny)
+
+
+def _ranks(padded: Float[Tensor, "rows width"]) -> Int[Tensor, "rows width"]:
+    order = padded.sort(dim=1, descending=True, stable=True).indices
+    return torch.empty_like(order).scatter_(1, order, torch.arange(padded.shape[1], device=padded.device).expand_as(order))
+
+
+def _by_blocks(
+    centered: Float[Tensor, "batch d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    select: Callable[[Tensor], Tensor],
+) -> SparseFeatures:
+    """Compute pre-activations a block of rows at a time and keep what `select` points at."""
+    width = W_enc.shape[1]
+    buffer = centered.new_empty(min(BLOCK_ROWS, len(centered)), width)
+    ids, values, counts = [], [], [torch.zeros(1, dtype=torch.int32, device=centered.device)]
+    for start in range(0, len(centered), BLOCK_ROWS):
+        rows = centered[start : start + BLOCK_ROWS]
+        pre = torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])
+        flat = select(pre)
+        ids.append((flat % width).int())
+        values.append(pre.view(-1)[flat])
+        counts.append(row_pointers_of(flat, len(rows), width).diff())
+    pointers = torch.cat(counts).cumsum(0, dtype=torch.int32)
+    if not ids:
+        return SparseFeatures(pointers, pointers.new_empty(0), centered.new_empty(0), width)
+    return SparseFeatures(pointers, torch.cat(ids), torch.cat(values), width)

@@ -1,0 +1,50 @@
+"""Each loss formula once, with its source.
+
+Two conventions must be known to read a coefficient: whether the squared error is a mean or a sum over the `d_in` elements, and
+whether the sparsity term is a mean or a sum over features. Each function says its own.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.kernels.sparse import Features, feature_sums
+
+
+def mean_squared_errors(x: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    """(1/d_in) Σ_j (x_j − x̂_j)² of each vector: a mean over its elements.
+
+    Reference: Bricken et al. 2023, Towards Monosemanticity, appendix "Sparse Autoencoders".
+    """
+    return (x - reconstruction).square().mean(1)
+
+
+def l1_norms(features: Features) -> Float[Tensor, " batch"]:
+    """Σ_i f_i of each vector for f ≥ 0: a sum over features.
+
+    Reference: Bricken et al. 2023, Towards Monosemanticity, appendix "Sparse Autoencoders".
+    """
+    return feature_sums(features)
+
+
+def normalized_squared_error(x: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+    """Σ‖x − x̂‖² / Σ‖x − x̄‖², both sums over the batch and x̄ its mean: 1 for the best constant guess, whatever the units.
+
+    A batch without variance has nothing to explain: 0, never NaN.
+
+    Reference: Gao et al. 2024 (arXiv 2406.04093), section 2.1, "normalized MSE"; their mean and variance are of a large sample,
+        here of the batch.
+    """
+    variance = (x - x.mean(0)).square().sum()
+    return torch.where(variance > 0, (x - reconstruction).square().sum() / variance.clamp_min(torch.finfo(x.dtype).tiny), 0.0)
+
+
+def auxiliary_squared_error(error: Float[Tensor, "batch d_in"], prediction: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+    """Normalised squared error of predicting the main reconstruction's error e = x − x̂ from dead features; `error` is a constant.
+
+    Where it is NaN or infinite it is a constant 0, without gradient: dead features may hold anything, and must not end a healthy run.
+
+    Reference: Gao et al. 2024 (arXiv 2406.04093), appendix A.2, "AuxK".
+    """
+    loss = normalized_squared_error(error.detach(), prediction)
+    return loss if bool(torch.isfinite(loss)) else torch.zeros_like(loss)  # 0 · NaN is NaN, so the gradient must not exist at all
