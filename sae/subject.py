@@ -1,0 +1,232 @@
+"""The subject model: the transformer under study. The only file that knows transformer_lens.
+
+A model is loaded from a local directory or a hub name through TransformerLens' bridge over the Hugging Face implementation with
+fused attention. Harvesting stops at the last hookpoint asked for: an exception raised in the hook is the only way to stop a
+one-layer model before its unembedding (`stop_at_layer` counts whole layers).
+"""
+
+import contextlib
+import difflib
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from sae.config import Config
+from sae.errors import HookpointError, InputError, WidthError
+from sae.tokenization import SubjectTokenizer
+
+EMBEDDED = "embedded"
+EMBEDDED_DIRECTORY = Path(__file__).with_name("embedded_subject")
+RESIDUAL_HOOKPOINT = re.compile(
+    r"hook_embed|embed\.hook_out|ln_final\.hook_in"
+    r"|blocks\.\d+\.(hook_in|hook_out|hook_resid_(pre|mid|post)|hook_mlp_out|hook_attn_out|(mlp|attn)\.hook_out)"
+)
+OUTPUT_INPUT_HOOKPOINT = re.compile(r"blocks\.(?P<block>\d+)\.(mlp\.(hook_post|out\.hook_in)|(?P<attention>attn\.(hook_z|o\.hook_in)))")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class SubjectConfig(Config):
+    """Which subject model, and the precision it runs in."""
+
+    model: str = Field(EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of weights and activations while running")
+
+
+class Subject:
+    """A subject model, ready to run.
+
+    Use `Subject.load`. All methods run without gradients; tokens are int64 on the subject's device.
+    """
+
+    def __init__(self, bridge: Any, config: SubjectConfig, tokenizer: SubjectTokenizer, device: str) -> None:
+        self._bridge = bridge
+        self.config, self.tokenizer, self.device = config, tokenizer, device
+        self.context_length: int = bridge.cfg.n_ctx
+        self.d_vocab: int = bridge.cfg.d_vocab
+        self._widths: dict[str, int] = {}
+        self.digest = _weights_digest(bridge.original_model)
+
+    @classmethod
+    def load(cls, config: SubjectConfig, device: str = "cpu") -> "Subject":
+        """Load a model and its tokenizer.
+
+        Raises:
+            InputError: no such directory, a name the hub does not answer for, an architecture TransformerLens has no adapter for.
+        """
+        from transformer_lens.model_bridge import TransformerBridge  # three seconds of import: only who runs a model pays them
+        from transformers import AutoModelForCausalLM
+
+        if config.model.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(config.model)):
+            raise InputError(f"no model directory at {config.model!r}: check `subject.model`, or make one with `monosem pretrain`")
+        name = _directory(config)
+        try:
+            tokenizer = SubjectTokenizer(name)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[config.dtype], attn_implementation="sdpa").to(device).eval()
+            logging.getLogger("transformer_lens").setLevel(logging.ERROR)
+            bridge = TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer.huggingface, device=device)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"cannot load the model {config.model!r}: {reason} (expected a local directory with config.json, model.safetensors and "
+                "tokenizer.json, or a hub name on a machine that reaches the hub)"
+            ) from None
+        return cls(bridge, config, tokenizer, device)
+
+    def hookpoints(self) -> list[str]:
+        """The names that `activations` knows."""
+        return sorted(self._bridge.hook_dict)
+
+    def check_hookpoint(self, hookpoint: str) -> None:
+        """Raise HookpointError, naming the nearest hookpoints, if there is none of this name; aliases are names too."""
+        known = self._bridge.hook_dict
+        if hookpoint not in known:
+            near = difflib.get_close_matches(hookpoint, known, n=5, cutoff=0.3)
+            raise HookpointError(f"{self.config.model!r} has no hookpoint {hookpoint!r}; near ones: {', '.join(near) or 'none'}")
+
+    def width(self, hookpoint: str) -> int:
+        """`d_in` of a hookpoint.
+
+        Raises:
+            HookpointError: there is no such hookpoint (the message lists the near ones), or it does not give one vector a token.
+        """
+        if hookpoint not in self._widths:
+            # Eleven tokens: no model has so many heads, and `[batch, heads, ...]` must not pass for `[batch, sequence, ...]`.
+            probe = torch.full((1, min(11, self.context_length)), self.tokenizer.bos_token_id, device=self.device)
+            try:
+                self._widths[hookpoint] = self.activations(probe, [hookpoint])[hookpoint].shape[-1]
+            except ValueError as error:  # TransformerLens has hookpoints that only fire when a setting is on
+                raise HookpointError(f"{hookpoint!r} of {self.config.model!r} cannot be read: {error}") from None
+        return self._widths[hookpoint]
+
+    @torch.no_grad()
+    def activations(self, tokens: Int[Tensor, "batch sequence"], hookpoints: list[str]) -> dict[str, Float[Tensor, "batch sequence d_in"]]:
+        """Run the model until every hookpoint has been reached, and no further.
+
+        Raises:
+            HookpointError: a hookpoint the model does not have.
+        """
+        for hookpoint in hookpoints:
+            self.check_hookpoint(hookpoint)
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(activation: Tensor, hook: Any) -> None:
+                found[name] = _one_vector_a_token(activation, tokens, name)
+                if len(found) == len(hookpoints):
+                    raise _ReachedError
+
+            return hook
+
+        with contextlib.suppress(_ReachedError):
+            self._bridge.run_with_hooks(tokens, return_type=None, fwd_hooks=[(name, keep(name)) for name in hookpoints])
+        silent = [name for name in hookpoints if name not in found]
+        if silent:
+            raise HookpointError(f"{', '.join(silent)} of {self.config.model!r} did not fire in a forward pass: choose another hookpoint")
+        return {name: found[name] for name in hookpoints}
+
+    @torch.no_grad()
+    def logits(self, tokens: Int[Tensor, "batch sequence"]) -> Float[Tensor, "batch sequence d_vocab"]:
+        """The model's next-token logits."""
+        result: Tensor = self._bridge(tokens, return_type="logits")
+        return result
+
+    @torch.no_grad()
+    def logits_with(
+        self, tokens: Int[Tensor, "batch sequence"], hookpoint: str, replace: Callable[[Float[Tensor, "batch sequence d_in"]], Tensor]
+    ) -> Float[Tensor, "batch sequence d_vocab"]:
+        """Logits with `replace(activation)` in place of the activation at the hookpoint.
+
+        Raises:
+            HookpointError: a hookpoint the model does not have.
+        """
+        self.check_hookpoint(hookpoint)
+
+        def splice(activation: Tensor, hook: Any) -> Tensor:
+            replaced = replace(_one_vector_a_token(activation, tokens, hookpoint))
+            return replaced.to(activation.dtype).reshape(activation.shape)
+
+        result: Tensor = self._bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hookpoint, splice)])
+        return result
+
+    @torch.no_grad()
+    def logit_effects(self, hookpoint: str, directions: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_vocab"]:
+        r"""The direct effect of adding a direction at a hookpoint on the logits, later layers left out.
+
+        `effects = N(directions @ W_out) @ W_U - median`, with `W_out [d_in d_model]` the MLP's (or attention's) output matrix, absent where
+        the hookpoint is the residual stream itself or what is added to it, and `W_U [d_model d_vocab]` the unembedding. `N` is the final
+        norm made linear: it subtracts the mean over `d_model` (layer norm only) and multiplies by the gain. Its division by the scale of
+        the residual stream is left out, so the unit is logits times that scale: comparable within a hookpoint, and the order of tokens
+        is not touched. The median over the vocabulary is removed from each direction, since equal shifts of all logits change nothing.
+
+        Reference: Bricken et al. 2023, "Towards Monosemanticity", feature logit weights.
+
+        Raises:
+            HookpointError: a hookpoint the model does not have, or one that does not write into the residual stream.
+            WidthError: directions of another width than the hookpoint.
+        """
+        if directions.shape[-1] != self.width(hookpoint):
+            raise WidthError(f"directions have width {directions.shape[-1]}, {hookpoint!r} has {self.width(hookpoint)}: give directions of it")
+        written = self._write(hookpoint, directions.to(self.device, DTYPES[self.config.dtype])).float()
+        norm = self._bridge.ln_final
+        if not norm.uses_rms_norm:
+            written = written - written.mean(-1, keepdim=True)
+        gain = norm.weight.float() + (1.0 if norm.uses_weight_offset else 0.0)
+        effects: Tensor = written * gain @ self._bridge.unembed.W_U.float()
+        return effects - effects.median(-1, keepdim=True).values
+
+    def _write(self, hookpoint: str, directions: Tensor) -> Tensor:
+        """What directions at a hookpoint add to the residual stream."""
+        if RESIDUAL_HOOKPOINT.fullmatch(hookpoint):
+            return directions
+        matched = OUTPUT_INPUT_HOOKPOINT.fullmatch(hookpoint)
+        block = self._bridge.blocks[int(matched["block"])] if matched else None
+        name = "attn.o" if matched and matched["attention"] else "mlp.out"
+        # Where the block normalises what it adds (Gemma 2), the effect depends on the token and no single matrix gives it.
+        if block is None or name not in {path for path, _ in block.named_modules(remove_duplicate=False)} or hasattr(block, "ln2_post"):
+            raise HookpointError(
+                f"logit effects are not defined at {hookpoint!r} of {self.config.model!r}: expected an MLP's `hook_post`, an attention's "
+                "`hook_z`, or a residual stream hookpoint (`hook_resid_*`, `hook_mlp_out`, `hook_attn_out`)"
+            )
+        matrix = block.get_submodule(name)
+        return matrix(directions) - matrix(torch.zeros_like(directions[:1]))  # the difference drops the bias, whatever the layout
+
+
+def load_tokenizer(config: SubjectConfig) -> SubjectTokenizer:
+    """The tokenizer of a subject model, without the model.
+
+    Raises:
+        InputError: there is none.
+    """
+    return SubjectTokenizer(_directory(config))
+
+
+def _directory(config: SubjectConfig) -> str:
+    return str(EMBEDDED_DIRECTORY) if config.model == EMBEDDED else os.path.expanduser(config.model)
+
+
+class _ReachedError(Exception):
+    """Every hookpoint was reached; the rest of the forward pass is not wanted."""
+
+
+def _one_vector_a_token(activation: Tensor, tokens: Tensor, hookpoint: str) -> Tensor:
+    """The activation as `[batch, sequence, d_in]`, its heads side by side."""
+    if activation.ndim < 3 or activation.shape[:2] != tokens.shape:
+        raise HookpointError(f"{hookpoint!r} gives {list(activation.shape)} for tokens {list(tokens.shape)}, expected one vector a token")
+    return activation.flatten(2)
+
+
+def _weights_digest(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

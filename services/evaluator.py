@@ -1,0 +1,226 @@
+"""Evaluation by a pool of workers: each measures ranges of held-out sequences, the driver adds up their sums.
+
+Ranges are the same however many workers there are and are added in their order, so the figures do not depend on the workers.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sae.architectures.base import Dictionary
+from sae.checkpoint import CONFIG_KEY, load_dictionary
+from sae.config import Config
+from sae.corpus.packing import TokenCorpus
+from sae.errors import ConfigError, InputError, PlanError, WidthError
+from sae.evaluation.passes import evaluate_sequences
+from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, build_report, finished_report, write_report
+from sae.storage import Place, sha256_hex, to_json
+from sae.store.reader import Store
+from sae.subject import Subject, SubjectConfig
+from services.worker_pool import PoolOptions, run_pool
+
+Range = tuple[int, int]
+
+
+class Monitor(Protocol):
+    """What evaluation tells of itself."""
+
+    def add(self, metric: str, amount: float, /, **labels: str) -> None:
+        """Add to a counter."""
+
+    def set(self, metric: str, value: float, /, **labels: str) -> None:
+        """Set a gauge."""
+
+    def progress(self, stage: str, done: int, total: int, /) -> None:
+        """Say how far a stage is."""
+
+
+class EvaluationConfig(Config):
+    """How much held-out text is measured, and by whom."""
+
+    num_sequences: PositiveInt | None = Field(None, description="held-out sequences, from the first on; null takes all there are")
+    sequences_per_forward: PositiveInt = Field(8, description="sequences in one pass of the model; two such batches of logits are held")
+    sequences_per_task: PositiveInt = Field(64, description="sequences a worker measures before it reports")
+    num_workers: PositiveInt = Field(2, description="evaluation workers, at most")
+    pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")
+    seed: NonNegativeInt = Field(0, description="seed of the bootstrap over sequences")
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """Everything a worker needs to know; small enough to send to each."""
+
+    subject: SubjectConfig
+    corpus_url: str
+    store_url: str
+    hookpoint: str
+    dictionary_urls: dict[str, str]
+    sequences_per_forward: int
+
+
+def evaluate(
+    config: EvaluationConfig,
+    subject: SubjectConfig,
+    corpus_url: str,
+    store_url: str,
+    dictionary_urls: dict[str, str],
+    output_url: str,
+    monitor: Monitor | None = None,
+) -> dict[str, EvaluationReport]:
+    """Measure dictionaries on held-out text, all of them in one pass; needs an initialised Ray.
+
+    Writes `<output>/<name>.density.arrow` and `<output>/<name>.json`. A dictionary whose report is there is not measured again.
+
+    Args:
+        config: how much, and by whom.
+        subject: the subject model.
+        corpus_url: its corpus, of which the held-out split is read.
+        store_url: the store, for the mean activation of its hookpoint.
+        dictionary_urls: dictionaries of one hookpoint, by name.
+        output_url: where the reports go.
+        monitor: told of progress (stage `evaluate/tokens`) and of the `monosem_evaluation_*` metrics.
+
+    Raises:
+        ConfigError: no dictionary, or dictionaries of several hookpoints.
+        HookpointError: a hookpoint that the store or the subject does not have.
+        InputError: one of the inputs is not there.
+        PlanError: a report is there that was measured with other inputs; or the store was made with another subject.
+        WidthError: a dictionary of another width than the hookpoint.
+        WorkerError: a worker failed more often than it may.
+    """
+    corpus, store, output = TokenCorpus(Place(corpus_url)), Store(Place(store_url)), Place(output_url)
+    num_sequences = min(corpus.num_sequences("held_out"), config.num_sequences or sys.maxsize)
+    hookpoint, digests = _dictionaries(dictionary_urls)
+    inputs = {name: _inputs(config, corpus, store, digest, num_sequences) for name, digest in digests.items()}
+    reports = {name: finished_report(output, name, inputs[name]) for name in dictionary_urls}
+    missing = {name: url for name, url in dictionary_urls.items() if reports[name] is None}
+    if missing:
+        dictionaries = _load_dictionaries(missing, hookpoint, store.width(hookpoint))
+        job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward)
+        sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
+        for name, dictionary in dictionaries.items():
+            report = reports[name] = build_report(name, dictionary, hookpoint, sums[name], inputs[name])
+            write_report(output, report, sums[name].sparsity)
+    finished = {name: report for name, report in reports.items() if report is not None}
+    if monitor:
+        _export(monitor, finished)
+    return finished
+
+
+class EvaluationWorker:
+    """Measures ranges of held-out sequences with one subject model and all dictionaries.
+
+    Raises:
+        InputError: the corpus does not fit the subject model.
+        PlanError: the store was made with another subject model, or in another precision.
+        WidthError: a dictionary does not fit the hookpoint.
+    """
+
+    def __init__(self, job: EvaluationJob) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        store = Store(Place(job.store_url))
+        self.job = job
+        self.corpus = TokenCorpus(Place(job.corpus_url))
+        self.subject = Subject.load(job.subject, device)
+        _check_subject(self.subject, store, self.corpus)
+        self.mean = torch.tensor(store.statistics(job.hookpoint).mean, dtype=torch.float32, device=device)
+        self.dictionaries = _load_dictionaries(job.dictionary_urls, job.hookpoint, self.subject.width(job.hookpoint), device)
+
+    def run(self, task: Range) -> dict[str, EvaluationSums]:
+        """The sums of held-out sequences `[start, stop)`, by dictionary."""
+        start, stop = task
+        sequences = self.corpus.sequences("held_out", start, stop).astype(np.int64)
+        parts = []
+        for first in range(0, len(sequences), self.job.sequences_per_forward):
+            tokens = torch.from_numpy(sequences[first : first + self.job.sequences_per_forward]).to(self.subject.device)
+            parts.append(evaluate_sequences(self.subject, self.job.hookpoint, self.dictionaries, self.mean, tokens, start + first))
+        return merge_parts(parts)
+
+
+def merge_parts(parts: list[dict[str, EvaluationSums]]) -> dict[str, EvaluationSums]:
+    """The sums over all parts, by dictionary."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = {name: sums.merge(part[name]) for name, sums in total.items()}
+    return total
+
+
+def _measure(
+    config: EvaluationConfig, job: EvaluationJob, num_sequences: int, context_length: int, monitor: Monitor | None
+) -> dict[str, EvaluationSums]:
+    step = config.sequences_per_task
+    tasks = [(start, min(start + step, num_sequences)) for start in range(0, num_sequences, step)]
+    parts: dict[Range, dict[str, EvaluationSums]] = {}
+    done = 0
+    for (start, stop), sums in run_pool(EvaluationWorker, (job,), tasks, config.num_workers, config.pool, monitor):
+        parts[start, stop] = sums
+        tokens = (stop - start) * context_length
+        done += tokens
+        if monitor:
+            monitor.add("monosem_evaluation_tokens_total", tokens)
+            monitor.progress("evaluate/tokens", done, num_sequences * context_length)
+    return merge_parts([parts[task] for task in tasks])
+
+
+def _dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The hookpoint that all dictionaries share, and the digest of each: that of its config, which holds the digest of its weights."""
+    if not urls:
+        raise ConfigError("there is no dictionary to evaluate: name at least one")
+    hookpoints, digests = {}, {}
+    for name, url in urls.items():
+        config = Place(url).get_json(CONFIG_KEY)
+        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}).get("hookpoint"), str):
+            raise InputError(
+                f"{url}/{CONFIG_KEY} does not say which hookpoint the dictionary belongs to (metadata.hookpoint): train it with this tool"
+            )
+        hookpoints[name], digests[name] = config["metadata"]["hookpoint"], sha256_hex(to_json(config))
+    if len(set(hookpoints.values())) > 1:
+        found = ", ".join(f"{name}: {hookpoint}" for name, hookpoint in hookpoints.items())
+        raise ConfigError(f"the dictionaries belong to several hookpoints ({found}): evaluate those of each hookpoint by themselves")
+    return next(iter(hookpoints.values())), digests
+
+
+def _check_subject(subject: Subject, store: Store, corpus: TokenCorpus) -> None:
+    plan, manifest, model = store.plan, corpus.manifest, subject.config.model
+    if subject.digest != plan.subject_digest:
+        raise PlanError(
+            f"{store.place.url} was made with the subject {plan.subject!r} ({plan.subject_digest[:12]}), not with {model!r} in "
+            f"{subject.config.dtype} ({subject.digest[:12]}): evaluate with the same model and dtype"
+        )
+    if manifest.tokenizer_digest != subject.tokenizer.digest or manifest.config.context_length > subject.context_length:
+        raise InputError(
+            f"{corpus.place.url} was made with another tokenizer than that of {model!r}, or has longer sequences ({manifest.config.context_length}) "
+            f"than it takes ({subject.context_length}): prepare a corpus with this model"
+        )
+
+
+def _load_dictionaries(urls: dict[str, str], hookpoint: str, width: int, device: str = "cpu") -> dict[str, Dictionary]:
+    dictionaries = {name: load_dictionary(url, device) for name, url in urls.items()}
+    for name, dictionary in dictionaries.items():
+        if dictionary.d_in != width:
+            raise WidthError(
+                f"dictionary {name!r} has d_in {dictionary.d_in}, but {hookpoint!r} is {width} wide: evaluate it with its own subject and store"
+            )
+    return dictionaries
+
+
+def _inputs(config: EvaluationConfig, corpus: TokenCorpus, store: Store, dictionary_digest: str, num_sequences: int) -> EvaluationInputs:
+    return EvaluationInputs(
+        subject_digest=store.plan.subject_digest,
+        corpus_digest=corpus.manifest.digest,
+        store_digest=store.manifest.digest,
+        dictionary_digest=dictionary_digest,
+        num_sequences=num_sequences,
+        seed=config.seed,
+    )
+
+
+def _export(monitor: Monitor, reports: dict[str, EvaluationReport]) -> None:
+    for name, report in reports.items():
+        for ablation, recovered in (("zero", report.loss_recovered_zero), ("mean", report.loss_recovered_mean)):
+            if recovered is not None:
+                monitor.set("monosem_evaluation_loss_recovered", recovered, dictionary=name, ablation=ablation)
