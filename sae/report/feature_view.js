@@ -1,0 +1,153 @@
+"use strict";
+// How one feature is drawn. Everything that came from a model or a text enters the page as a text node, never as markup.
+
+const SHARES = 999; // activations are stored as shares of the feature's maximum, in thousandths
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+// Characters that show nothing, or turn the text around them, are written as their code.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u00a0\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+function visible(text, everySpace) {
+  const coded = text
+    .replace(UNSEEN, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"))
+    .replace(/\n/g, "↵")
+    .replace(/\t/g, "⇥");
+  return everySpace ? coded.replace(/ /g, "␣") : coded.replace(/^ +$|  +/g, (spaces) => "·".repeat(spaces.length));
+}
+
+function number(value, digits = 3) {
+  if (value === null || value === undefined) return "–";
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(digits - 1).replace("-", "−").replace("+", "");
+  return String(Number(value.toPrecision(digits))).replace("-", "−");
+}
+
+function percent(value) {
+  return value === null || value === undefined ? "–" : number(100 * value) + " %";
+}
+
+// Pairs (position, share) as one share per position.
+function spread(pairs, length) {
+  const shares = new Array(length).fill(0);
+  for (let i = 0; i < pairs.length; i += 2) shares[pairs[i]] = pairs[i + 1];
+  return shares;
+}
+
+function tokenMark(text, share, guess, feature, scored) {
+  const shown = visible(text, false);
+  if (!share && !guess) return element("span", { class: "token" }, shown);
+  let says = `${visible(text, true)}  activation ${number(share * feature.m)} (${Math.round(100 * share)} % of its maximum)`;
+  if (scored) says += `, predicted ${number(guess * feature.m)}`;
+  const mark = element(share ? "mark" : "span", { class: guess ? "token guessed" : "token", title: says }, shown);
+  mark.style.setProperty("--share", Math.min(1, share).toFixed(3)); // held-out text may exceed the maximum
+  mark.style.setProperty("--guess", Math.min(1, guess).toFixed(3));
+  return mark;
+}
+
+function exampleLine(example, feature, tokens) {
+  const fired = spread(example.a, example.t.length).map((share) => share / SHARES);
+  const scored = example.q !== undefined;
+  const guesses = spread(example.q || [], example.t.length).map((share) => share / SHARES);
+  const [split, sequence, position] = example.w;
+  const from = `${split.replace("_", "-")} sequence ${sequence}, tokens ${position} to ${position + example.t.length - 1}`;
+  const peak = number(fired[example.c] * feature.m);
+  const left = element("span", { class: "peak", title: from }, scored ? `${peak} / ${number(guesses[example.c] * feature.m)}` : peak);
+  const text = element("span", { class: scored ? "text scored" : "text" },
+    ...example.t.map((token, place) => tokenMark(tokens[token], fired[place], guesses[place], feature, scored)));
+  return element("p", { class: "example" }, left, text);
+}
+
+function section(title, note, ...content) {
+  return element("section", {}, element("h4", {}, title), note ? element("p", { class: "note" }, note) : null, ...content);
+}
+
+const KINDS = [
+  ["Strongest examples", "On the left the activation of the token the example was chosen for. Text the explanation was made from."],
+  ["From strong to weak", "One example from each of the even intervals between zero and the maximum, as far as the feature fires there."],
+  ["Examples it was scored on", "Held-out text, shown and scored only after the explanation was made. On the left the true and the predicted activation."],
+];
+
+function exampleSections(feature, tokens) {
+  return KINDS.map(([title, note], kind) => {
+    const lines = feature.x.filter((example) => example.k === kind).map((example) => exampleLine(example, feature, tokens));
+    return lines.length ? section(title, note, ...lines) : null;
+  });
+}
+
+function patternList(feature) {
+  if (!feature.p.length) return null;
+  const rows = feature.p.map(([pattern, weight]) =>
+    element("li", {}, element("code", {}, visible(pattern, false)), element("span", { class: "amount" }, number(weight))));
+  return section("Patterns", "What the explanation predicts from: the tokens that fire it in their context, with the activation predicted there.",
+    element("ul", { class: "patterns" }, ...rows));
+}
+
+function effectList(title, effects, scale) {
+  const rows = effects.map(([token, effect]) => {
+    const bar = element("span", { class: "bar" });
+    bar.style.setProperty("--share", (Math.abs(effect) / scale).toFixed(3));
+    return element("li", {}, element("code", {}, visible(token, true)), bar, element("span", { class: "amount" }, number(effect)));
+  });
+  return element("div", {}, element("h5", {}, title), element("ol", { class: "effects" }, ...rows));
+}
+
+function logitEffects(feature) {
+  if (!feature.u.length && !feature.b.length) return null;
+  const scale = Math.max(1e-9, ...[...feature.u, ...feature.b].map(([, effect]) => Math.abs(effect)));
+  return section("Effect on the next token", "Change of each token's logit per unit of activation, its median over the vocabulary removed.",
+    element("div", { class: "two" }, effectList("Most raised", feature.u, scale), effectList("Most lowered", feature.b, scale)));
+}
+
+function activationHistogram(feature) {
+  if (!feature.h || !feature.h.length) return null;
+  const top = Math.max(1, ...feature.h.map((count) => Math.log10(1 + count)));
+  const bars = feature.h.map((count, bin) => {
+    const share = (edge) => number((edge / feature.h.length) * feature.m);
+    const bar = element("span", { title: `${count.toLocaleString("en")} tokens with an activation of ${share(bin)} to ${share(bin + 1)}` });
+    bar.style.setProperty("--share", (Math.log10(1 + count) / top).toFixed(3));
+    return bar;
+  });
+  return section("Activations", "Tokens per activation where it fires, on a logarithmic axis of counts.",
+    element("div", { class: "histogram", role: "img", "aria-label": "histogram of activations" }, ...bars),
+    element("p", { class: "axis" }, element("span", {}, "0"), element("span", {}, number(feature.m))));
+}
+
+function facts(feature) {
+  const pairs = [
+    ["Explanation score", feature.s === null ? `none: ${feature.r || "not scored"}` : number(feature.s), "rank correlation of predicted and true activations on held-out text"],
+    ["Density", percent(feature.d), "share of tokens on which it fires"],
+    ["Maximum", number(feature.m), "largest activation found"],
+    ["Fires on", feature.z === null ? "–" : feature.z ? "one token" : "several tokens", "whether all of its top examples peak on the same token"],
+  ];
+  return element("dl", { class: "facts" }, ...pairs.map(([name, value, says]) =>
+    element("div", { title: says }, element("dt", {}, name), element("dd", {}, value))));
+}
+
+function scale() {
+  const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => {
+    const step = element(share ? "mark" : "span", { class: "token" }, `${100 * share} %`);
+    step.style.setProperty("--share", share);
+    return step;
+  });
+  const guessed = element("span", { class: "token guessed" }, "predicted");
+  guessed.style.setProperty("--guess", 1);
+  return element("p", { class: "scale" }, "Activation as share of its maximum ", ...steps, " In scored examples the underline is the ", guessed, " activation.");
+}
+
+function featureView(source, feature, tokens) {
+  return [
+    element("p", { class: "explanation" }, feature.e ? visible(feature.e, false) : "No explanation."),
+    facts(feature),
+    element("div", { class: "two" }, patternList(feature) || "", activationHistogram(feature) || ""),
+    logitEffects(feature),
+    scale(),
+    ...exampleSections(feature, tokens),
+  ].filter((part) => part !== null);
+}

@@ -1,0 +1,193 @@
+"""The features that travel inside the report: which ones, and how they are packed.
+
+The packed form (what `report.js` reads) is one JSON object: `tokens`, the texts of all tokens that appear, and `sources`, each with
+`name`, `label`, `note` and `features`. Of a feature: `i` its index, `e` explanation, `p` patterns [text, predicted activation], `s` score, `z` 1 if
+it fires on a single token, `d` density, `m` largest activation, `h` counts of its activation histogram, `u` and `b` the most raised and most
+lowered tokens [text, effect], `x` examples. Of an example: `k` kind (0 top, 1 interval, 2 scoring), `w` [split, sequence, first position],
+`c` index of the token it was chosen for, `t` token numbers, `a` activations and `q` predictions as pairs (index, share of `m` in thousandths).
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sae.config import Config
+from sae.report.gather import ExplainedSource
+from sae.storage import Place
+
+SHARES = 999
+SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3}
+
+
+class BrowserConfig(Config):
+    """How much of the interpretation the report carries with it."""
+
+    features_per_source: PositiveInt = Field(1000, description="features of each source, at most")
+    top_examples: NonNegativeInt = Field(8, description="strongest examples of a feature")
+    examples_per_interval: NonNegativeInt = Field(1, description="examples of each activation interval")
+    scoring_examples: NonNegativeInt = Field(8, description="examples with predicted beside true activations")
+    patterns: NonNegativeInt = Field(10, description="patterns of an explanation, strongest first")
+    logits: NonNegativeInt = Field(8, description="most raised and most lowered tokens, each")
+    max_data_bytes: PositiveInt = Field(14_000_000, description="bytes of all features together; past it fewer features are taken")
+    seed: NonNegativeInt = Field(0, description="of the sample of features")
+
+
+class TokenNumbers:
+    """Numbers the tokens in the order they are met, and keeps their texts."""
+
+    def __init__(self, texts: Sequence[str] | None) -> None:
+        self._known = texts or ()
+        self._numbers: dict[int, int] = {}
+        self.texts: list[str] = []
+
+    def number(self, token: int) -> int:
+        """The number of a token of the subject's vocabulary."""
+        if token not in self._numbers:
+            self._numbers[token] = len(self.texts)
+            self.texts.append(self._known[token] if token < len(self._known) else f"⟨{token}⟩")
+        return self._numbers[token]
+
+
+def feature_data(run: Place, sources: Sequence[ExplainedSource], token_texts: Sequence[str] | None, config: BrowserConfig) -> str:
+    """The packed features of all sources as JSON that cannot end the script element it stands in."""
+    tokens = TokenNumbers(token_texts)
+    packed: dict[str, dict[str, Any]] = {}
+    left = config.max_data_bytes
+    # Small sources first: what they leave of their share is there for the large ones.
+    for place, source in enumerate(sorted(sources, key=lambda each: len(each.live()))):
+        features, used = _pack_source(run, source, tokens, config, left // (len(sources) - place))
+        packed[source.name] = {"name": source.name, "label": source.label, "note": _note(source, len(features)), "features": features}
+        left -= used
+    return script_json({"tokens": tokens.texts, "sources": [packed[source.name] for source in sources]})
+
+
+def choose_features(source: ExplainedSource, config: BrowserConfig) -> list[int]:
+    """The features of a source to show: the best explained and a seeded sample of all live ones in turn, so that any cut keeps both."""
+    live = source.live()
+    scores = np.nan_to_num(source.score[live], nan=-np.inf)
+    best = live[np.argsort(-scores, kind="stable")]
+    sample = np.random.default_rng(config.seed).permutation(live)
+    alternating = dict.fromkeys(int(feature) for pair in zip(best, sample, strict=True) for feature in pair)
+    return [int(source.feature[row]) for row in list(alternating)[: config.features_per_source]]
+
+
+def script_json(value: Any) -> str:
+    """`value` as compact JSON without `<`, `>` or `&`: it can neither end a script element nor begin a comment in one."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _note(source: ExplainedSource, shown: int) -> str:
+    live = len(source.live())
+    examined = f"{live:,} of {len(source.feature):,} examined {source.plural} fire on the text"
+    if shown == live:
+        return f"{source.label}: {examined}; all of them are in this file."
+    return f"{source.label}: {examined}; {shown:,} are in this file: the best explained and a random sample of all, in equal parts."
+
+
+def _pack_source(run: Place, source: ExplainedSource, tokens: TokenNumbers, config: BrowserConfig, budget: int) -> tuple[list[dict[str, Any]], int]:
+    chosen = choose_features(source, config)
+    place = run.child("interpretation", source.name)
+    details = {row["feature"]: row for row in _read(place, "features.parquet", chosen).to_pylist()}
+    examples = _read(place, "examples.parquet", chosen)
+    starts = dict(_runs(examples["feature"].to_numpy()))
+    features, used = [], 0
+    for feature in chosen:
+        start, stop = starts.get(feature, (0, 0))
+        record = _pack_feature(details[feature], examples.slice(start, stop - start).to_pylist(), tokens, config)
+        used += len(script_json(record).encode()) + 1
+        if used > budget:
+            break
+        features.append(record)
+    return features, used
+
+
+def _read(place: Place, key: str, features: list[int]) -> pa.Table:
+    table = pq.read_table(pa.BufferReader(place.open_buffer(key)), filters=pc.field("feature").isin(pa.array(features, pa.uint32())))
+    return table.combine_chunks()
+
+
+def _runs(values: np.ndarray) -> Iterable[tuple[int, tuple[int, int]]]:
+    """Each value of a sorted column with the range of rows that hold it."""
+    unique, first = np.unique(values, return_index=True)
+    for value, start, stop in zip(unique, first, [*first[1:], len(values)], strict=True):
+        yield int(value), (int(start), int(stop))
+
+
+def _pack_feature(row: dict[str, Any], examples: list[dict[str, Any]], tokens: TokenNumbers, config: BrowserConfig) -> dict[str, Any]:
+    patterns = json.loads(row["patterns"])["patterns"] if row["patterns"] else []
+    histogram = row["activation_histogram"] or {"counts": []}
+    maximum = row["max_activation"]
+    return {
+        "i": row["feature"],
+        "e": row["explanation"] or "",
+        "p": [["".join(each["texts"]), _rounded(each["mean"])] for each in patterns[: config.patterns]],
+        "s": _rounded(row["score_spearman"]),
+        "r": row["not_scored_reason"],
+        "z": None if row["single_token"] is None else int(row["single_token"]),
+        "d": _rounded(row["density"]),
+        "m": _rounded(maximum),
+        "h": histogram["counts"],
+        "u": [[each["text"], _rounded(each["effect"])] for each in row["top_logits"][: config.logits]],
+        "b": [[each["text"], _rounded(each["effect"])] for each in row["bottom_logits"][: config.logits]],
+        "x": [_pack_example(kind, each, maximum, tokens) for kind, each in _choose_examples(examples, config)],
+    }
+
+
+def _choose_examples(examples: list[dict[str, Any]], config: BrowserConfig) -> list[tuple[int, dict[str, Any]]]:
+    shown = [each for each in examples if each["used_for"] == "explanation"]
+    top = [each for each in shown if each["kind"] == "top"][: config.top_examples]
+    intervals = [each for interval in range(127, -1, -1) for each in shown if each["kind"] == "interval" and each["interval"] == interval]
+    first = [each for place, each in enumerate(intervals) if _rank(intervals, place) < config.examples_per_interval]
+    scored = _in_turn([each for each in examples if each["used_for"] == "scoring"])[: config.scoring_examples]
+    return [(0, each) for each in top] + [(1, each) for each in first] + [(2, each) for each in scored]
+
+
+def _rank(intervals: list[dict[str, Any]], place: int) -> int:
+    return sum(each["interval"] == intervals[place]["interval"] for each in intervals[:place])
+
+
+def _in_turn(scored: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One example of each kind after the other, so that the first few show every kind."""
+    seen = dict.fromkeys(SCORED_ORDER, 0)
+    ranks = []
+    for each in scored:
+        ranks.append((seen[each["kind"]], SCORED_ORDER[each["kind"]]))
+        seen[each["kind"]] += 1
+    return [each for _, each in sorted(zip(ranks, scored, strict=True), key=lambda pair: pair[0])]
+
+
+def _pack_example(kind: int, example: dict[str, Any], maximum: float, tokens: TokenNumbers) -> dict[str, Any]:
+    packed = {
+        "k": kind,
+        "w": [example["split"], example["sequence_id"], example["position"]],
+        "c": example["peak"],
+        "t": [tokens.number(token) for token in example["tokens"]],
+        "a": _pairs(example["activations"], maximum, math.ceil),  # what fires at all is shown
+    }
+    if example["predicted"] is not None:
+        packed["q"] = _pairs(example["predicted"], maximum, round)
+    return packed
+
+
+def _pairs(values: list[float], maximum: float, to_whole: Callable[[float], int]) -> list[int]:
+    # Plain Python: an example has a score of values, nearly all of them 0, and a run has a hundred thousand examples.
+    pairs: list[int] = []
+    for place, value in enumerate(values):
+        share = to_whole(value * SHARES / maximum) if value > 0 < maximum else 0
+        if share:
+            pairs += (place, share)
+    return pairs
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

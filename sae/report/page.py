@@ -1,0 +1,162 @@
+"""The report itself: what was gathered becomes one HTML file that loads nothing.
+
+Escaping: the template escapes every value (token texts and explanations come from arbitrary text), features travel as JSON that cannot
+close its script element and reach the page as text nodes, and the page's content security policy runs no script but the one whose
+digest it names. Only the drawings of `plots` and the files of this directory enter as they are.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from sae.errors import InputError
+from sae.report.charts import cross_entropy, density_histograms, score_distributions, training_curves
+from sae.report.features import BrowserConfig, feature_data
+from sae.report.gather import Json, RunRecord, gather, summarise, value_at
+from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
+from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
+from sae.storage import Place
+
+SCRIPTS = ("feature_view.js", "report.js")
+
+
+def write_report(
+    run: Place,
+    summary: Json | None = None,
+    output_key: str = "report.html",
+    token_texts: Sequence[str] | None = None,
+    browser: BrowserConfig | None = None,
+    written: datetime | None = None,
+) -> None:
+    """Make the report of a run from what its directory holds; stages that have not run are named as missing.
+
+    Args:
+        run: the run directory.
+        summary: what `summarise` says of the run, of which the report shows time, memory, versions and seeds; by default it is made here.
+        output_key: where in it the report goes.
+        token_texts: the text of every token of the subject's vocabulary; by default those of the tokenizer that the store names.
+        browser: how many features travel with the report, and how much of each.
+        written: the time to date it with; by default now. The report is the same bytes for the same run and time.
+
+    Raises:
+        InputError: the run holds nothing that could be shown, or something damaged.
+    """
+    record = gather(run)
+    texts = token_texts if token_texts is not None or not record.sources else _token_texts(record)
+    data = feature_data(run, record.sources, texts, browser or BrowserConfig()) if record.sources else None
+    run.put(output_key, render(record, summary or summarise(run), data, written or datetime.now(UTC)).encode())
+
+
+def render(record: RunRecord, summary: Json, data: str | None, written: datetime) -> str:
+    """The page as text.
+
+    Args:
+        record: what the run directory holds.
+        summary: time, memory, versions and seeds are taken from it.
+        data: the packed features, or None where nothing was interpreted.
+        written: the time to date it with.
+    """
+    script = "".join(_own_file(name) for name in SCRIPTS) if data else '"use strict";\n'
+    groups = groups_of_numbers(record)
+    density = density_histograms(record)
+    context = {
+        "title": f"{record.name}: Monosem report",
+        "name": record.name,
+        "heading": heading(record),
+        "lead": lead(record),
+        "findings": findings(record),
+        "facts": facts(record, summary, written),
+        "dictionaries": record.dictionaries,
+        "groups": groups,
+        "measured_on": measured_on(record),
+        "cross_entropy": cross_entropy(record),
+        "curves": training_curves(record),
+        "events": events_table(record),
+        "density": density,
+        "scores": score_distributions(record),
+        "score_columns": SCORE_COLUMNS,
+        "score_rows": score_rows(record),
+        "scoring_text": scoring_text(),
+        "missing": missing(record, bool(groups), bool(density)),
+        "origin": origin(record, summary),
+        "configs": [("The resolved configuration", json.dumps(record.config, indent=1, ensure_ascii=False))] if record.config else [],
+        "feature_data": Markup(data) if data else None,
+        "script": Markup(script),
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "css": Markup(_own_file("report.css")),
+    }
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_own_file("report.html.j2")).render(context)
+
+
+@dataclass(frozen=True)
+class Events:
+    """The table of what happened during training."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def events_table(record: RunRecord) -> Events:
+    """One row per resampling, with how many of its features were alive afterwards, and one per other event."""
+    rows: list[tuple[str, ...]] = []
+    for dictionary in record.dictionaries:
+        revived = {event["resampled_at_step"]: event for event in dictionary.events if event.get("event") == "after_resampling"}
+        for event in dictionary.events:
+            if event.get("event") == "resampled":
+                numbers = (f"{event['vectors']:,}", f"{event['step']:,}", f"{event['dead']:,}", f"{event['resampled']:,}")
+                rows.append((dictionary.name, *numbers, _outcome(event, revived.get(event["step"]))))
+            elif event.get("event") != "after_resampling":
+                rest = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("step", "vectors"))
+                rows.append((dictionary.name, f"{event.get('vectors', 0):,}", f"{event.get('step', 0):,}", "–", "–", rest))
+    return Events(("dictionary", "vectors seen", "step", "dead", "resampled", "outcome"), rows)
+
+
+def _outcome(resampled: Json, after: Json | None) -> str:
+    if after is None:
+        return "–"
+    return f"{after['alive']:,} of {after['resampled']:,} alive after {after['vectors'] - resampled['vectors']:,} vectors"
+
+
+def missing(record: RunRecord, has_numbers: bool, has_density: bool) -> dict[str, str]:
+    """What to say in the place of each section whose stage has not run."""
+    unevaluated = [dictionary.name for dictionary in record.dictionaries if dictionary.evaluation is None]
+    uninterpreted = [each.name for each in record.dictionaries if each.name not in {source.name for source in record.sources}]
+    unlogged = [dictionary.name for dictionary in record.dictionaries if not dictionary.log]
+    return {
+        "evaluation": _not_yet("evaluated", unevaluated, "monosem evaluate"),
+        "training": _not_yet("logged while training", unlogged, "monosem train"),
+        "density": "" if has_density else "Densities are measured by the evaluation, which has not run.",
+        "interpretation": _not_yet("interpreted", uninterpreted, "monosem interpret") if record.sources or uninterpreted else "",
+        "features": "" if record.sources else "No source was interpreted, so there are no features to look through. `monosem interpret` makes them.",
+    }
+
+
+def _not_yet(done: str, names: list[str], command: str) -> str:
+    if not names:
+        return ""
+    return f"Not {done}: {', '.join(names)}. `{command}` does it; make the report again afterwards."
+
+
+def _token_texts(record: RunRecord) -> Sequence[str] | None:
+    """The tokenizer's texts, or None where the store names no tokenizer that can be loaded: the report then shows token numbers."""
+    from sae.subject import SubjectConfig, load_tokenizer  # seconds of import that a report without features does not need
+
+    model = value_at(record.store, "plan.subject")
+    if not model:
+        return None
+    try:
+        return load_tokenizer(SubjectConfig(model=model)).token_texts
+    except InputError:
+        return None
+
+
+def _own_file(name: str) -> str:
+    return files("sae.report").joinpath(name).read_text(encoding="utf-8")

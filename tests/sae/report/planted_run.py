@@ -1,0 +1,212 @@
+"""A run directory as the stages leave it, with planted features: each fires on a word it was given, some only after another word."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
+from sae.storage import Place
+
+HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
+HOSTILE_EXPLANATION = f"fires on {HOSTILE} & <b>bold</b> <!-- a comment"
+WORDS = [" the", " of", " def", " return", " import", " class", " self", " value", " array", " if", " not", " is", " in", " None", "(", ")", ":"]
+VOCABULARY = ["<|endoftext|>", "\n", "    ", "\t", HOSTILE, "\u202eright to left", "\\xe2\\x80", " naïve", " 日本", *WORDS]
+TEXT_LENGTH = 21
+
+
+def write_run(run: Place, num_features: int) -> Place:
+    """Write a run with `num_features` examined features of each dictionary."""
+    run.put_json("corpus/manifest.json", corpus_manifest())
+    run.put_json("store/manifest.json", store_manifest())
+    for number, name in enumerate(("relu", "topk")):
+        write_dictionary(run.child("dictionaries", name), name, number)
+        run.put_json(f"evaluation/{name}.json", evaluation(name, number))
+    for source, quality in (("relu", 0.62), ("topk", 0.7), ("neurons", 0.4), ("random_directions", 0.12)):
+        write_interpretation(run, source, quality, num_features)
+    run.put_json("config.json", {"output": "runs/planted", "store": None, "training": {"dictionaries": [{"name": "topk"}, {"name": "relu"}]}})
+    cost = {"seconds": 150.4, "peak_rss_bytes": 3 * 2**30, "finished": True}
+    run.put_json(
+        "stages.json", {"stages": dict.fromkeys(("harvest", "train", "evaluate"), cost), "versions": {"torch": "2.13.0"}, "seeds": {"training": 7}}
+    )
+    return run
+
+
+def corpus_manifest() -> dict:
+    return {
+        "config": {"text": ["dependencies"], "context_length": 256},
+        "documents": {"read": 12000, "duplicates": 800, "train": 10600, "held_out": 600},
+        "digest": "c" * 64,
+    }
+
+
+def store_manifest() -> dict:
+    plan = {
+        "subject": "deploy/subject",
+        "subject_digest": "a" * 64,
+        "context_length": 256,
+        "hookpoints": {"blocks.0.mlp.hook_post": 512},
+        "dtype": "float16",
+        "num_sequences": 24_000,
+    }
+    return {"plan": plan, "shards": {}, "statistics": {"blocks.0.mlp.hook_post": {"rows": 3_012_608}}, "digest": "d" * 64}
+
+
+def write_dictionary(place: Place, name: str, number: int) -> None:
+    """Logs of 1,471 steps of 2,048 vectors; the first dictionary was resampled twice."""
+    rows = []
+    for step in range(20, 1480, 20):
+        decay = np.exp(-step / 200)
+        row = {"step": step, "vectors": step * 2048, "fvu": 0.05 + 0.1 * (1 - number) + 0.8 * decay, "l0": 20.0 if number else 14 + 2000 * decay**3}
+        rows.append(row | {"losses": {"total": 3 + 40 * decay}, "dead_fraction": max(0.0, 0.03 * number + 0.02 - 0.00001 * step)})
+    events = []
+    if not number:
+        for step, dead in ((147, 310), (294, 42)):
+            events.append({"event": "resampled", "step": step, "vectors": step * 2048, "dead": dead, "resampled": dead})
+            later = {"event": "after_resampling", "step": step + 74, "vectors": (step + 74) * 2048, "resampled_at_step": step}
+            events.append(later | {"resampled": dead, "alive": dead - 3})
+    put_lines(place, "training.jsonl", rows)
+    put_lines(place, "events.jsonl", events)
+    metadata = {"hookpoint": "blocks.0.mlp.hook_post"}
+    config = {
+        "architecture": name,
+        "d_in": 512,
+        "config": {"architecture": name, "d_sae": 4096},
+        "metadata": metadata,
+        "weights": {"sha256": "e" * 64},
+    }
+    place.put_json("config.json", config)
+    place.put_json("result.json", {"steps": 1471, "vectors": 3_012_608, "wall_seconds": 187.3, "seed": 0})
+
+
+def put_lines(place: Place, key: str, rows: list) -> None:
+    place.put(key, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def evaluation(name: str, number: int) -> dict:
+    """An evaluation report; the second dictionary is the better one."""
+    spliced = 3.22 if number else 3.41
+    entropies = {"clean": 3.18, "spliced": spliced, "mean_ablated": 4.02, "zero_ablated": 4.61}
+    recovered = {of: (ablated - spliced) / (ablated - 3.18) for of, ablated in (("zero", 4.61), ("mean", 4.02))}
+    edges = [round(-8 + 0.2 * step, 1) for step in range(41)]
+    counts = [round(420 * np.exp(-(((edge + 2.7) / 0.7) ** 2))) if edge >= -5 else 0 for edge in edges[:-1]]
+    counts[25] += 4096 - 49 - sum(counts)
+    return {
+        "name": name,
+        "architecture": name,
+        "d_in": 512,
+        "d_sae": 4096,
+        "hookpoint": "blocks.0.mlp.hook_post",
+        "num_sequences": 512,
+        "num_tokens": 130_048,
+        "num_predictions": 129_536,
+        "cross_entropy": entropies,
+        "perplexity": {key: float(np.exp(value)) for key, value in entropies.items()},
+        "kl_divergence": {"mean": 0.061, "quantiles": {"p50": 0.01}},
+        "top1_agreement": 0.913,
+        **{f"loss_recovered_{of}": value for of, value in recovered.items()},
+        **{f"loss_recovered_{of}_interval": [value - 0.004, value + 0.003] for of, value in recovered.items()},
+        "fvu": 0.048 if number else 0.152,
+        "cosine": 0.971,
+        "norm_ratio": 0.93,
+        "l0": 20.0 if number else 14.3,
+        "dead_fraction": 0.0119,
+        "dead_window_tokens": 130_048,
+        "ultra_low_density_fraction": None,
+        "share_above_1_percent": 0.08,
+        "share_above_10_percent": 0.002,
+        "density_histogram": {"log10_edges": edges, "counts": counts, "never": 49},
+    }
+
+
+def write_interpretation(run: Place, source: str, quality: float, num_features: int) -> None:
+    """Features 0, 3, 6, ... of which the last never fires; feature 0 of every source is hostile."""
+    draw = np.random.default_rng(len(source))
+    rows, examples = [], []
+    for rank in range(num_features):
+        word = 4 if rank == 0 else 9 + rank % len(WORDS)
+        silent = rank == num_features - 1
+        score = None if silent else float(np.clip(draw.normal(quality, 0.15), -0.2, 0.98))
+        rows.append(feature_row(3 * rank, word, score, silent, draw))
+        if not silent:
+            examples += example_rows(3 * rank, word, rows[-1]["max_activation"], draw)
+    place = run.child("interpretation", source)
+    put_parquet(place, "features.parquet", rows, FEATURES_SCHEMA)
+    put_parquet(place, "examples.parquet", examples, EXAMPLES_SCHEMA)
+    scores = [row["score_spearman"] for row in rows if row["score_spearman"] is not None]
+    median = float(np.median(scores))
+    summary = {"source": source, "explanation_score_median": median, "explanation_score_interval": [median - 0.02, median + 0.02]}
+    counts = {"num_examined": len(rows), "num_live": len(rows) - 1, "num_scored": len(scores)}
+    place.put_json("summary.json", summary | counts | {"explanation_tokens": 522_240, "scoring_tokens": 130_560})
+
+
+def feature_row(feature: int, word: int, score: float | None, silent: bool, draw: np.random.Generator) -> dict:
+    maximum = 0.0 if silent else float(draw.uniform(2, 9))
+    patterns = [{"tokens": [word], "texts": [VOCABULARY[word]], "mean": maximum / 2, "count": 40}]
+    patterns.append({"tokens": [9, word], "texts": [VOCABULARY[9], VOCABULARY[word]], "mean": 0.9 * maximum, "count": 7})
+    explanation = HOSTILE_EXPLANATION if word == 4 else f"fires on “{VOCABULARY[word].strip()}”, more strongly after “the”"
+    edges = np.linspace(0, maximum, 13).tolist()
+    histogram = {"edges": edges, "counts": [round(400 * np.exp(-bin / 3)) for bin in range(12)]}
+    effects = [
+        {"token_id": token, "text": VOCABULARY[token], "effect": 1.5 - 0.1 * rank} for rank, token in enumerate((word, 5, 2, 1, 12, 13, 14, 15))
+    ]
+    lowered = [{**effect, "effect": -effect["effect"] / 2} for effect in reversed(effects)]
+    return {
+        "feature": feature,
+        "density": 0.0 if silent else float(10 ** draw.uniform(-5, -1)),
+        "num_firing": 0 if silent else 2000,
+        "max_activation": maximum,
+        "activation_histogram": None if silent else histogram,
+        "explanation": "" if silent else explanation,
+        "patterns": json.dumps({"default": 0.0, "patterns": [] if silent else patterns}),
+        "score_spearman": score,
+        "score_pearson": score,
+        "score_all_tokens": score,
+        "not_scored_reason": "silent" if silent else None,
+        "single_token": None if silent else feature % 2 == 0,
+        "top_logits": [] if silent else effects,
+        "bottom_logits": [] if silent else sorted(lowered, key=lambda effect: effect["effect"]),
+    }
+
+
+def example_rows(feature: int, word: int, maximum: float, draw: np.random.Generator) -> list[dict]:
+    """Twelve top examples, two of each of three intervals, and scoring examples of every kind."""
+    kinds = [("top", 11)] * 12 + [("interval", interval) for interval in (11, 6, 1) for _ in range(2)]
+    shown = [example_row(feature, word, maximum, kind, interval, draw) for kind, interval in kinds]
+    scored_kinds = [("top", 11)] * 6 + [("interval", 5)] * 4 + [("random", -1)] * 10 + [("out_of_context", -1)] * 20
+    scored = [example_row(feature, word, maximum, kind, interval, draw) for kind, interval in scored_kinds]
+    for row in scored:
+        row["predicted"] = [0.8 * value if value else (0.3 * maximum if place == 2 else 0.0) for place, value in enumerate(row["activations"])]
+        row |= {"used_for": "scoring", "split": "held_out"}
+    return shown + scored
+
+
+def example_row(feature: int, word: int, maximum: float, kind: str, interval: int, draw: np.random.Generator) -> dict:
+    tokens = draw.integers(1, len(VOCABULARY), TEXT_LENGTH)
+    tokens[tokens == word] = 9
+    activations = np.zeros(TEXT_LENGTH)
+    peak = 12
+    tokens[peak] = word
+    if interval >= 0:
+        activations[peak] = maximum * (interval + 1) / 12
+        activations[peak + 2] = activations[peak] / 3
+    return {
+        "feature": feature,
+        "kind": kind,
+        "interval": interval,
+        "used_for": "explanation",
+        "split": "train",
+        "sequence_id": int(draw.integers(24_000)),
+        "position": int(draw.integers(200)),
+        "peak": peak,
+        "tokens": tokens.tolist(),
+        "activations": activations.tolist(),
+        "predicted": None,
+    }
+
+
+def put_parquet(place: Place, key: str, rows: list[dict], schema: pa.Schema) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
+    place.put(key, sink.getvalue())

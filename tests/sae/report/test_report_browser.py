@@ -1,0 +1,176 @@
+"""The report as a reader meets it: opened from a file in a real browser that may not reach anything."""
+
+import os
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+from planted_run import HOSTILE, HOSTILE_EXPLANATION, WORDS
+
+from sae.report.page import write_report
+
+api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `pip install playwright`")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", *QUIET]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: `apt install chromium` to test the report in a browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def address(run, token_texts):
+    write_report(run, output_key="browsed.html", token_texts=token_texts, written=datetime(2026, 11, 20, tzinfo=UTC))
+    return "file://" + os.fspath(run.local_path("browsed.html"))
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Open the report at a fragment; afterwards nothing may have been complained of or asked for."""
+    pages, complaints, requests = [], [], []
+
+    def open_at(fragment="", **options):
+        page = browser.new_page(**({"viewport": {"width": 1400, "height": 900}} | options))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(address + fragment)
+        pages.append(page)
+        return page
+
+    yield open_at
+    for page in pages:
+        page.close()
+    assert complaints == []
+    assert {url.split("#")[0] for url in requests} <= {address, "data:,"}
+
+
+def listed(page):
+    return page.locator("#feature-list .id").all_inner_texts()
+
+
+def test_opens_with_the_best_explained_feature_of_the_first_source(open_page):
+    page = open_page()
+    scores = [float(score) for score in page.locator("#feature-list .amount").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    assert page.locator("#feature-name").inner_text() == f"topk / {listed(page)[0]}"
+    assert page.locator("#feature-count").inner_text() == "59 of 59 features"
+    assert page.locator("figure svg").count() >= 10
+
+
+def test_a_deep_link_opens_its_feature(open_page):
+    page = open_page("#relu/30")
+    assert page.locator("#feature-name").inner_text() == "relu / 30"
+    assert page.locator("#sources [aria-pressed=true]").inner_text() == "relu"
+    assert page.locator("#feature-list [aria-current] .id").inner_text() == "30"
+    page.evaluate("location.hash = '#neurons/33'")
+    api.expect(page.locator("#feature-name")).to_have_text("neurons / 33")
+
+
+def test_a_deep_link_to_a_feature_that_is_not_in_the_file_says_so(open_page):
+    assert "Number 4000 of topk is not among those in this file" in open_page("#topk/4000").locator("#feature-view").inner_text()
+
+
+def test_tokens_are_highlighted_by_their_activation(open_page):
+    page = open_page("#topk/3")
+    marks = page.locator("#feature-view .example").first.locator("mark")
+    assert marks.first.inner_text() == WORDS[1]
+    shares = [float(mark.evaluate("mark => mark.style.getPropertyValue('--share')")) for mark in marks.all()]
+    assert shares == pytest.approx([1, 1 / 3], abs=2e-3)
+    assert "100 % of its maximum" in marks.first.get_attribute("title")
+    strong, weak = (mark.evaluate("mark => getComputedStyle(mark).backgroundColor") for mark in marks.all())
+    assert strong != weak
+
+
+def test_scored_examples_show_predictions_beside_activations(open_page):
+    page = open_page("#topk/3")
+    scored = page.locator("#feature-view .example:has(.scored)").first
+    assert "predicted" in scored.locator("mark").first.get_attribute("title")
+    assert scored.locator(".guessed").count() == 3
+    assert " / " in scored.locator(".peak").inner_text()
+
+
+def test_search_keeps_what_holds_the_words(open_page):
+    page = open_page()
+    page.fill("#search", "“return”")
+    texts = page.locator("#feature-list .what").all_inner_texts()
+    assert 0 < len(texts) < 59
+    assert all("return" in text for text in texts)
+    page.press("#search", "Escape")
+    assert len(listed(page)) == 59
+
+
+def test_limits_and_order_apply(open_page):
+    page = open_page()
+    page.locator("#filters summary").click()
+    page.fill("#score-from", "0.7")
+    scores = [float(score) for score in page.locator("#feature-list .amount").all_inner_texts()]
+    assert 0 < len(scores) < 59
+    assert min(scores) >= 0.695  # shown with two digits
+    page.get_by_text("Clear", exact=True).click()
+    api.expect(page.locator("#feature-list li")).to_have_count(59)
+    page.select_option("#sort", "i up")
+    assert listed(page) == [str(3 * rank) for rank in range(59)]
+    page.select_option("#kind", "single")
+    assert listed(page) == [str(3 * rank) for rank in range(59) if 3 * rank % 2 == 0]
+
+
+def test_the_keyboard_goes_through_the_features(open_page):
+    page = open_page()
+    first, second = listed(page)[:2]
+    page.keyboard.press("j")
+    api.expect(page.locator("#feature-name")).to_have_text(f"topk / {second}")
+    page.keyboard.press("k")
+    api.expect(page.locator("#feature-name")).to_have_text(f"topk / {first}")
+    page.keyboard.press("/")
+    page.keyboard.type("j")
+    assert page.input_value("#search") == "j"
+
+
+def test_hostile_texts_stay_text(open_page):
+    page = open_page("#topk/0")
+    assert page.locator(".explanation").inner_text() == HOSTILE_EXPLANATION
+    assert page.locator("mark").filter(has_text=HOSTILE).count() > 0
+    assert page.locator("img").count() == 0
+    assert page.title() == "planted: Monosem report"
+    shown = page.locator("#feature-view").inner_text()
+    assert "\u202e" not in shown  # what turns the direction of writing is written as its code
+    assert "\\u202eright" in shown
+    assert "↵" in shown
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_the_screen_and_stays_readable(open_page, width, scheme):
+    page = open_page("#topk/3", viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    contrasts = page.evaluate(CONTRASTS, ["body", "figcaption", "mark", "figure svg text", ".note"])
+    assert min(contrasts.values()) > 4.5, contrasts
+
+
+CONTRASTS = """selectors => {
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const over = (top, below) => below.map((value, i) => value * (1 - (top[3] ?? 1)) + top[i] * (top[3] ?? 1));
+  const light = (rgb) => rgb.map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const paper = channels(getComputedStyle(document.body).backgroundColor).slice(0, 3);
+  const contrast = (node) => {
+    const style = getComputedStyle(node), inSvg = node.namespaceURI.endsWith("svg");
+    const ink = channels(inSvg ? style.fill : style.color).slice(0, 3);
+    const ground = inSvg ? paper : over(channels(style.backgroundColor), paper);
+    const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05);
+  };
+  return Object.fromEntries(selectors.map((selector) =>
+    [selector, Math.min(...[...document.querySelectorAll(selector)].map(contrast))]));
+}"""
