@@ -1,0 +1,76 @@
+"""A token graph in words, for people, and as JSON, for programs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sae.interpretation.token_graph import Pattern, TokenGraph
+
+TOKENS_NAMED = 6
+CONTEXTS_NAMED = 3
+ONLY_IN_CONTEXT = 0.2  # a token that alone predicts less than this share of its best context is named with its contexts only
+
+
+def explain(graph: TokenGraph, token_texts: Sequence[str]) -> str:
+    """One sentence: which tokens, in which context, and the activation to expect there.
+
+    Example:
+        >>> graph = TokenGraph(0.0, [Pattern((2,), 1.0, 9, 5.0), Pattern((1, 2), 4.0, 3, 9.0), Pattern((3,), 2.5, 4, 6.0)])
+        >>> explain(graph, ["", "from", " numpy", " np"])
+        'Fires on ` numpy` (1.0), more after `from` (4.0); ` np` (2.5).'
+    """
+    groups: dict[int, list[Pattern]] = {}
+    for pattern in graph.patterns:
+        groups.setdefault(pattern.tokens[-1], []).append(pattern)
+    firing = [group for group in groups.values() if max(pattern.mean for pattern in group) > 2 * graph.default]
+    if not firing:
+        return f"No token pattern predicts it; it fires with mean {_number(graph.default)} anywhere."
+    firing.sort(key=lambda group: -max(pattern.gain for pattern in group))
+    named = [_clause(group, token_texts) for group in firing[:TOKENS_NAMED]]
+    more = f"; and on {len(firing) - TOKENS_NAMED} other tokens" if len(firing) > TOKENS_NAMED else ""
+    return f"Fires on {'; '.join(named)}{more}."
+
+
+def patterns_json(graph: TokenGraph, token_texts: Sequence[str]) -> str:
+    """All that `explain` shortens, strongest pattern first; `records` describes the fields."""
+    patterns: list[dict[str, Any]] = [
+        {
+            "tokens": list(pattern.tokens),
+            "texts": [token_texts[token] for token in pattern.tokens],
+            "mean": _rounded(pattern.mean),
+            "count": pattern.count,
+        }
+        for pattern in sorted(graph.patterns, key=lambda pattern: -pattern.mean)
+    ]
+    return json.dumps({"default": _rounded(graph.default), "patterns": patterns}, ensure_ascii=False)
+
+
+def _clause(group: list[Pattern], token_texts: Sequence[str]) -> str:
+    alone, longer = group[0], sorted(group[1:], key=lambda pattern: -pattern.gain)
+    name = _quoted(alone.tokens[-1:], token_texts)
+    least = max(alone.mean, ONLY_IN_CONTEXT * max((pattern.mean for pattern in longer), default=0.0))
+    stronger = [pattern for pattern in longer if pattern.mean > least][:CONTEXTS_NAMED]
+    weaker = [pattern for pattern in longer if pattern.mean < alone.mean / 2][:CONTEXTS_NAMED]
+    if stronger and alone.mean < ONLY_IN_CONTEXT * stronger[0].mean:
+        return f"{name} after {_listed(stronger, token_texts)}"
+    parts = [f"{name} ({_number(alone.mean)})"]
+    parts += [f"more after {_listed(stronger, token_texts)}"] if stronger else []
+    parts += [f"less after {_listed(weaker, token_texts)}"] if weaker else []
+    return ", ".join(parts)
+
+
+def _listed(patterns: list[Pattern], token_texts: Sequence[str]) -> str:
+    return ", ".join(f"{_quoted(pattern.tokens[:-1], token_texts)} ({_number(pattern.mean)})" for pattern in patterns)
+
+
+def _quoted(tokens: Sequence[int], token_texts: Sequence[str]) -> str:
+    text = "".join(token_texts[token] for token in tokens)
+    return "`" + text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("`", "ˋ") + "`"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -1,0 +1,129 @@
+"""What interpretation is asked for, and the records it leaves.
+
+One directory per *source* (a dictionary by its name, `neurons`, `random_directions`)::
+
+    <output>/<source>/plan.json          first: the inputs; another plan in the same place is an error
+    <output>/<source>/scratch/...        every firing of every feature, logit effects, finished ranges of features; removed at the end
+    <output>/<source>/features.parquet   one row per examined feature, in the order of `feature`
+    <output>/<source>/examples.parquet   one row per example, in the order of (`feature`, `used_for`, `kind` as below, rank)
+    <output>/<source>/summary.json       last: the source is finished
+
+features.parquet (`FEATURES_SCHEMA`)
+    feature               uint32   index in the source
+    density               float64  share of the explanation tokens (special tokens left out) on which it fires
+    num_firing            int64    those tokens
+    max_activation        float32  its largest activation on them, raw units of the source
+    activation_histogram  struct<edges list<float32>[13], counts list<int64>[12]>: firings in 12 even intervals of (0, max]; null if silent
+    explanation           string   a sentence for people; empty if silent
+    patterns              string   JSON: {"default": mean elsewhere, "patterns": [{"tokens": [ids, the firing token last], "texts": [...],
+                                   "mean": predicted activation, "count": occurrences in the explanation text}, ...]}, strongest first
+    score_spearman        float64  rank correlation of predicted and true activation, both as digits 0 to 9, on the tokens of the scoring
+                                   examples; 0 where either is constant; null if not scored
+    score_pearson         float64  the same, Pearson; null if not scored
+    score_all_tokens      float64  Pearson of raw activations over every token of the scoring text (nearly all zeros); null if not scored
+    not_scored_reason     string   null if scored
+    single_token          bool     the 20 strongest examples all peak on one token; null if silent
+    top_logits            list<struct<token_id uint32, text string, effect float32>>, largest effect first; empty where the hookpoint has none
+    bottom_logits         the same, most negative first
+
+examples.parquet (`EXAMPLES_SCHEMA`)
+    feature      uint32
+    kind         string   "top" | "interval" | "random" | "out_of_context" (a token of the top examples, wherever else it stands)
+    interval     int8     0 (weakest) .. 11, of the activation at `peak`; -1 where the feature does not fire there
+    used_for     string   "explanation" (what people and explainers see) | "scoring" (what the score was computed on)
+    split        string   "train" for explanation, "held_out" for scoring
+    sequence_id  uint32   in the corpus' split
+    position     uint32   in the sequence, of the first token shown
+    peak         uint16   index into `tokens` of the token the example was chosen for
+    tokens       list<uint32>
+    activations  list<float32>   same length; 0 at special tokens, where features are not read
+    predicted    list<float32>   same length, for scoring examples; null for explanation examples
+summary.json (`sae.interpretation.summary`)
+    source, kind, hookpoint, num_features, num_examined, num_live, num_scored, not_scored {reason: features}, explanation_score_median,
+    explanation_score_interval [low, high] (95 % bootstrap over features), pearson_median, all_tokens_median, score_quantiles
+    {"0.05" .. "0.95"}, score_histogram {edges, counts}, single_token and multiple_tokens {num_features, num_scored,
+    explanation_score_median}, explanation_tokens, scoring_tokens, repeated_fraction, config, seed. Medians and intervals are null
+    where nothing was scored.
+"""
+
+import pyarrow as pa
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sae.config import Config
+
+NUM_INTERVALS = 12
+KINDS = ("top", "interval", "random", "out_of_context")
+
+_LOGITS = pa.list_(pa.struct([("token_id", pa.uint32()), ("text", pa.string()), ("effect", pa.float32())]))
+FEATURES_SCHEMA = pa.schema(
+    [
+        ("feature", pa.uint32()),
+        ("density", pa.float64()),
+        ("num_firing", pa.int64()),
+        ("max_activation", pa.float32()),
+        ("activation_histogram", pa.struct([("edges", pa.list_(pa.float32())), ("counts", pa.list_(pa.int64()))])),
+        ("explanation", pa.string()),
+        ("patterns", pa.string()),
+        ("score_spearman", pa.float64()),
+        ("score_pearson", pa.float64()),
+        ("score_all_tokens", pa.float64()),
+        ("not_scored_reason", pa.string()),
+        ("single_token", pa.bool_()),
+        ("top_logits", _LOGITS),
+        ("bottom_logits", _LOGITS),
+    ]
+)
+EXAMPLES_SCHEMA = pa.schema(
+    [
+        ("feature", pa.uint32()),
+        ("kind", pa.string()),
+        ("interval", pa.int8()),
+        ("used_for", pa.string()),
+        ("split", pa.string()),
+        ("sequence_id", pa.uint32()),
+        ("position", pa.uint32()),
+        ("peak", pa.uint16()),
+        ("tokens", pa.list_(pa.uint32())),
+        ("activations", pa.list_(pa.float32())),
+        ("predicted", pa.list_(pa.float32())),
+    ]
+)
+
+
+class ExampleMix(Config):
+    """How many examples of each kind, and how much text around each.
+
+    Reference: Towards Monosemanticity, appendix on automated interpretability with activations.
+    """
+
+    top: PositiveInt = Field(description="strongest examples")
+    per_interval: NonNegativeInt = Field(2, description=f"examples of each of the {NUM_INTERVALS} even activation intervals")
+    random: NonNegativeInt = Field(description="random positions")
+    out_of_context: NonNegativeInt = Field(description="the tokens of the top examples, wherever else they stand")
+    tokens_before: NonNegativeInt = Field(description="tokens shown before the one an example was chosen for")
+    tokens_after: NonNegativeInt = Field(description="tokens shown after it")
+
+    @property
+    def window(self) -> int:
+        """Tokens of one example."""
+        return self.tokens_before + 1 + self.tokens_after
+
+
+class Budget(Config):
+    """How features are explained and their explanations scored: the same for every source."""
+
+    explanation_sequences: PositiveInt = Field(2048, description="sequences of the training split to learn explanations from, evenly spread over it")
+    scoring_sequences: PositiveInt = Field(512, description="sequences of the held-out split to score explanations on, evenly spread over it")
+    explanation_examples: ExampleMix = Field(
+        ExampleMix(top=20, random=5, out_of_context=10, tokens_before=12, tokens_after=8), description="examples kept for people and explainers"
+    )
+    scoring_examples: ExampleMix = Field(
+        ExampleMix(top=6, random=10, out_of_context=20, tokens_before=4, tokens_after=4),
+        description="examples of a score: 60 of 9 tokens",
+    )
+    max_features: PositiveInt | None = Field(None, description="features examined per source, a seeded sample; null examines all")
+    num_random_directions: NonNegativeInt = Field(256, description="random directions examined as a baseline; 0 leaves them out")
+    max_patterns: PositiveInt = Field(64, description="token patterns an explanation may hold")
+    max_context: PositiveInt = Field(3, description="tokens in the longest pattern, the firing token included")
+    min_firing_examples: PositiveInt = Field(20, description="distinct firing examples in the scoring text below which a feature is not scored")
+    seed: NonNegativeInt = Field(0, description="of the samples of examples, features and random directions, and of the bootstrap")

@@ -1,0 +1,69 @@
+"""The figures of a source: medians over its scored features, with how sure one may be of them."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sae.interpretation.records import Budget
+from sae.interpretation.scoring import median_interval
+from sae.interpretation.sources import SourceSpec
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+HISTOGRAM_BINS = 40  # over [-1, 1]
+
+
+def summarise(features: pa.Table, spec: SourceSpec, hookpoint: str, budget: Budget) -> dict[str, Any]:
+    """The summary of a source; `records` lists its fields.
+
+    Args:
+        features: rows of `FEATURES_SCHEMA`, one per examined feature.
+        spec: the source.
+        hookpoint: where it reads.
+        budget: what it was given.
+    """
+    scores = _numbers(features, "score_spearman")
+    reasons = Counter(reason for reason in features.column("not_scored_reason").to_pylist() if reason)
+    counts, edges = np.histogram(scores, bins=HISTOGRAM_BINS, range=(-1, 1))
+    return {
+        "source": spec.name,
+        "kind": spec.kind,
+        "hookpoint": hookpoint,
+        "num_features": spec.num_features,
+        "num_examined": len(features),
+        "num_live": int(pc.sum(pc.greater(features.column("num_firing"), 0)).as_py() or 0),
+        "num_scored": len(scores),
+        "not_scored": dict(reasons),
+        "explanation_score_median": _median(scores),
+        "explanation_score_interval": list(median_interval(scores, budget.seed, spec.name)) if len(scores) else None,
+        "pearson_median": _median(_numbers(features, "score_pearson")),
+        "all_tokens_median": _median(_numbers(features, "score_all_tokens")),
+        "score_quantiles": {str(quantile): float(np.quantile(scores, quantile)) for quantile in QUANTILES} if len(scores) else None,
+        "score_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "single_token": _split(features, single=True),
+        "multiple_tokens": _split(features, single=False),
+        "config": budget.model_dump(mode="json"),
+        "seed": budget.seed,
+    }
+
+
+def overlapping(first: dict[str, Any], second: dict[str, Any]) -> bool | None:
+    """Whether the intervals of two summaries overlap, so that their difference may be chance; None where one has none."""
+    one, other = first["explanation_score_interval"], second["explanation_score_interval"]
+    return None if one is None or other is None else max(one[0], other[0]) <= min(one[1], other[1])
+
+
+def _split(features: pa.Table, *, single: bool) -> dict[str, Any]:
+    part = features.filter(pc.equal(features.column("single_token"), pa.scalar(single)))
+    scores = _numbers(part, "score_spearman")
+    return {"num_features": len(part), "num_scored": len(scores), "explanation_score_median": _median(scores)}
+
+
+def _numbers(table: pa.Table, column: str) -> np.ndarray:
+    return table.column(column).drop_null().to_numpy()
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None

@@ -1,0 +1,229 @@
+"""Interpretation on a pool of workers: the model reads each text once for all sources, then every feature is explained and scored.
+
+Two pools, one after the other, that meet in the scratch directories of the output: the first holds the model and writes every firing
+by feature, the second holds the texts and takes ranges of features. What a worker holds is bounded: one run of sequences with its code,
+or the texts (about 100 bytes per token) and the firings of one range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more).
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+
+from sae.corpus.packing import TokenCorpus
+from sae.errors import PlanError
+from sae.interpretation.firings import Firings, firing_counts, write_firings
+from sae.interpretation.index import RangeIndexer, index_range, read_texts
+from sae.interpretation.passages import load_passages
+from sae.interpretation.planning import SPLITS, InterpretationJob, baseline_sources, dictionary_sources, source_plan
+from sae.interpretation.reading import read_codes, read_logits
+from sae.interpretation.records import Budget
+from sae.interpretation.source_directory import (
+    FIRINGS,
+    LOGITS_KEY,
+    SUMMARY_KEY,
+    SourcePlan,
+    clear_scratch,
+    feature_ranges,
+    finish_source,
+    firings_key,
+    get_table,
+    has_part,
+    put_table,
+    start_source,
+    write_part,
+)
+from sae.interpretation.sources import open_source
+from sae.storage import Place, absolute_url
+from sae.store.reader import Store
+from sae.subject import Subject, SubjectConfig, load_tokenizer
+from services.metrics import Monitor
+from services.worker_pool import PoolOptions, run_pool
+
+SEQUENCES_PER_TASK = 128
+FEATURES_PER_TASK = 256
+FIRINGS_PER_TASK = 16 * 2**20
+READ_STAGE, EXPLAIN_STAGE = "interpret/tokens", "explain/features"
+
+ReadTask = tuple[Literal["logits", "explanation", "scoring"], int]
+ExplainTask = tuple[str, int, int]
+
+
+class InterpretationConfig(Budget):
+    """How features are explained and scored, and by whom."""
+
+    num_workers: PositiveInt = Field(2, description="interpretation workers, at most")
+    pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")
+
+
+def interpret(
+    config: InterpretationConfig,
+    subject: SubjectConfig,
+    corpus_url: str,
+    store_url: str,
+    dictionary_urls: dict[str, str],
+    output_url: str,
+    monitor: Monitor | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Explain and score the features of dictionaries, the neurons and random directions; needs an initialised Ray.
+
+    Writes `<output>/<source>/` as `sae.interpretation.records` describes. A source whose summary is there is not done again; an unfinished one is
+    gone on with. The result does not depend on the number of workers.
+
+    Args:
+        config: how much, and by whom.
+        subject: the subject model.
+        corpus_url: its corpus: explanations are learned on the training split and scored on the held-out one.
+        store_url: the store, for the mean activation of its hookpoint.
+        dictionary_urls: dictionaries of one hookpoint, by name.
+        output_url: where the sources' directories go.
+        monitor: told of progress and of the `monosem_interpretation_*` metrics.
+
+    Returns:
+        `summary.json` of every source by name.
+
+    Raises:
+        ConfigError: no dictionary, dictionaries of several hookpoints, or a name that a baseline has.
+        HookpointError: the store does not have the dictionaries' hookpoint.
+        PlanError: a source was interpreted with other inputs; or the store belongs to another subject or corpus.
+        WidthError: a dictionary of another width than the hookpoint.
+        WorkerError: a worker failed more often than it may.
+    """
+    corpus, store = TokenCorpus(Place(corpus_url)), Store(Place(store_url))
+    if store.plan.corpus_digest != corpus.manifest.digest:
+        raise PlanError(f"{store_url} was harvested from another corpus than {corpus_url}: interpret with the corpus of the store")
+    hookpoint, dictionaries = dictionary_sources({name: absolute_url(url) for name, url in dictionary_urls.items()}, store)
+    budget = Budget(**{name: getattr(config, name) for name in Budget.model_fields})
+    specs = [*dictionaries, *baseline_sources(budget, store.plan.hookpoints[hookpoint])]
+    plans = {spec.name: source_plan(spec, hookpoint, store, budget) for spec in specs}
+    output = Place(output_url)
+    for name, plan in plans.items():
+        start_source(output.child(name), plan)
+    unfinished = tuple(spec for spec in specs if not output.child(spec.name).exists(SUMMARY_KEY))
+    job = InterpretationJob(
+        budget, subject.absolute(), absolute_url(corpus_url), absolute_url(store_url), hookpoint, absolute_url(output_url), unfinished
+    )
+    if unfinished:
+        chunks = _read(job, config, corpus, monitor)
+        _explain(job, config, plans, chunks, monitor)
+    summaries = {spec.name: output.child(spec.name).get_json(SUMMARY_KEY) for spec in specs}
+    for name, summary in summaries.items():
+        if monitor and summary["explanation_score_median"] is not None:
+            monitor.set("monosem_interpretation_score", summary["explanation_score_median"], source=name)
+        clear_scratch(output.child(name))  # whoever was interrupted after the summary left it
+    return summaries
+
+
+class ReadingWorker:
+    """Runs the model over runs of sequences and writes the firings of every source.
+
+    Raises:
+        PlanError: the store was made with another subject model, or in another precision.
+    """
+
+    def __init__(self, job: InterpretationJob) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        store = Store(Place(job.store_url))
+        self.job, self.corpus = job, TokenCorpus(Place(job.corpus_url))
+        self.special_token_ids = store.plan.special_token_ids
+        self.subject = Subject.load(job.subject, device)
+        if self.subject.digest != store.plan.subject_digest:
+            raise PlanError(
+                f"{job.store_url} was made with the subject {store.plan.subject!r} ({store.plan.subject_digest[:12]}), not with "
+                f"{job.subject.model!r} in {job.subject.dtype} ({self.subject.digest[:12]}): interpret with the same model and dtype"
+            )
+        mean = torch.tensor(store.statistics(job.hookpoint).mean)
+        self.sources = {spec.name: open_source(spec, mean, job.budget.seed, device) for spec in job.specs}
+
+    def run(self, task: ReadTask) -> int:
+        """Do one task; returns the tokens read."""
+        what, number = task
+        if what == "logits":
+            spec = self.job.specs[number]
+            table = read_logits(self.subject, self.job.hookpoint, self.sources[spec.name], self.job.examined(spec))
+            put_table(self.job.place(spec.name), LOGITS_KEY, table)
+            return 0
+        first = number * SEQUENCES_PER_TASK
+        ids = self.job.sequence_ids(self.corpus, what)[first : first + SEQUENCES_PER_TASK]
+        passages = load_passages(self.corpus, SPLITS[what], ids, self.special_token_ids)
+        codes, positions = read_codes(self.subject, self.job.hookpoint, self.sources, passages)
+        for spec in self.job.specs:
+            examined = self.job.examined(spec)
+            blocks = codes.pop(spec.name)
+            if len(examined) < spec.num_features:
+                blocks = [block[:, examined] for block in blocks]
+            write_firings(self.job.place(spec.name), firings_key(what, number), blocks, positions + first * passages.length)
+        return passages.num_tokens
+
+
+class ExplainingWorker:
+    """Explains and scores ranges of features; holds both texts."""
+
+    def __init__(self, job: InterpretationJob, special_token_ids: list[int], token_texts: list[str], chunks: dict[str, int]) -> None:
+        self.job, self.token_texts, self.chunks = job, token_texts, chunks
+        self.specs = {spec.name: spec for spec in job.specs}
+        self.texts = read_texts(TokenCorpus(Place(job.corpus_url)), job.budget, special_token_ids)
+        self.figures = {
+            "explanation_tokens": self.texts.explanation.passages.num_readable,
+            "scoring_tokens": self.texts.scoring.passages.num_readable,
+            "repeated_fraction": self.texts.repeated_fraction,
+        }
+
+    def run(self, task: ExplainTask) -> dict[str, Any]:
+        """Explain and score the examined features `[first, last + 1)` of a source; returns figures of the texts."""
+        source, low, high = task
+        place = self.job.place(source)
+        if has_part(place, low):
+            return self.figures
+        firings = {
+            used_for: Firings(place, [firings_key(used_for, chunk) for chunk in range(count)], low, high) for used_for, count in self.chunks.items()
+        }
+        indexer = RangeIndexer(self.texts, self.job.budget, source, self.token_texts)
+        logits = get_table(place, LOGITS_KEY).slice(low, high - low)
+        features = self.job.examined(self.specs[source])[low:high]
+        write_part(place, low, *index_range(indexer, features, firings["explanation"], firings["scoring"], low, logits))
+        return self.figures
+
+
+def _read(job: InterpretationJob, config: InterpretationConfig, corpus: TokenCorpus, monitor: Monitor | None) -> dict[str, int]:
+    """Have the model read both texts; returns the number of runs of sequences in each."""
+    sequences = {used_for: len(job.sequence_ids(corpus, used_for)) for used_for in SPLITS}
+    chunks = {used_for: -(-count // SEQUENCES_PER_TASK) for used_for, count in sequences.items()}
+    tasks: list[ReadTask] = [("logits", number) for number, spec in enumerate(job.specs) if not job.place(spec.name).exists(LOGITS_KEY)]
+    there = {spec.name: set(job.place(spec.name).list(FIRINGS)) for spec in job.specs}
+    for used_for in ("explanation", "scoring"):
+        keys = {chunk: firings_key(used_for, chunk) for chunk in range(chunks[used_for])}
+        tasks += [(used_for, chunk) for chunk, key in keys.items() if any(key not in found for found in there.values())]
+    length = corpus.manifest.config.context_length
+    missing = sum(min(SEQUENCES_PER_TASK, sequences[what] - number * SEQUENCES_PER_TASK) for what, number in tasks if what in sequences)
+    total = sum(sequences.values()) * length
+    done = total - missing * length
+    for _, tokens in run_pool(ReadingWorker, (job,), tasks, config.num_workers, config.pool, monitor):
+        done += tokens
+        if monitor:
+            monitor.progress(READ_STAGE, done, total)
+    return chunks
+
+
+def _explain(
+    job: InterpretationJob, config: InterpretationConfig, plans: dict[str, SourcePlan], chunks: dict[str, int], monitor: Monitor | None
+) -> None:
+    """Have every feature explained and scored, and finish each source as soon as its last range is done."""
+    ranges = {spec.name: _ranges(job.place(spec.name), chunks) for spec in job.specs}
+    tasks: list[ExplainTask] = [(name, low, high) for name, cuts in ranges.items() for low, high in cuts]
+    total, done, left = sum(high - low for _, low, high in tasks), 0, {name: len(cuts) for name, cuts in ranges.items()}
+    special, texts = Store(Place(job.store_url)).plan.special_token_ids, load_tokenizer(job.subject).token_texts
+    specs = {spec.name: spec for spec in job.specs}
+    for (name, low, high), text in run_pool(ExplainingWorker, (job, special, texts, chunks), tasks, config.num_workers, config.pool, monitor):
+        done, left[name] = done + high - low, left[name] - 1
+        if monitor:
+            monitor.add("monosem_interpretation_features_total", high - low, source=name)
+            monitor.progress(EXPLAIN_STAGE, done, total)
+        if not left[name]:
+            finish_source(job.place(name), specs[name], plans[name], [low for low, _ in ranges[name]], text)
+
+
+def _ranges(place: Place, chunks: dict[str, int]) -> list[tuple[int, int]]:
+    counts = sum(firing_counts(place, [firings_key(used_for, chunk) for chunk in range(count)]) for used_for, count in chunks.items())
+    return feature_ranges(np.asarray(counts), FEATURES_PER_TASK, FIRINGS_PER_TASK)

@@ -1,0 +1,167 @@
+"""Interpretation as a whole on a tiny subject: every source explained, whoever does the work, and finished sources left alone."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sae.architectures.config import TopKConfig
+from sae.architectures.registry import build_dictionary
+from sae.checkpoint import save_dictionary
+from sae.errors import ConfigError, HookpointError, PlanError, WidthError
+from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, ExampleMix
+from sae.storage import Place
+from sae.store.manifest import StorePlan, finish_store, start_store
+from sae.store.writer import write_shard
+from sae.subject import Subject, SubjectConfig
+from services import interpreter
+from services.interpreter import InterpretationConfig, interpret
+from services.worker_pool import PoolOptions
+
+MLP = "blocks.0.mlp.hook_post"
+CONFIG = InterpretationConfig(
+    explanation_sequences=300,
+    scoring_sequences=40,
+    explanation_examples=ExampleMix(top=5, per_interval=1, random=2, out_of_context=3, tokens_before=6, tokens_after=3),
+    scoring_examples=ExampleMix(top=6, random=10, out_of_context=20, tokens_before=4, tokens_after=4),
+    num_random_directions=6,
+    num_workers=2,
+    pool=PoolOptions(num_cpus=0.5),
+)
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_subject_directory):
+    return Subject.load(SubjectConfig(model=str(tiny_subject_directory)))
+
+
+@pytest.fixture(scope="module")
+def store_url(tmp_path_factory, subject, tiny_corpus):
+    place = Place(tmp_path_factory.mktemp("store"))
+    plan = StorePlan(
+        subject=subject.config.model,
+        subject_digest=subject.digest,
+        corpus_digest=tiny_corpus.manifest.digest,
+        context_length=32,
+        hookpoints={MLP: 32},
+        num_sequences=8,
+        sequences_per_shard=8,
+        special_token_ids=sorted(subject.tokenizer.special_token_ids),
+    )
+    tokens = tiny_corpus.sequences("train", 0, 8)
+    start_store(place, plan)
+    write_shard(place, plan, 0, tokens, subject.activations(torch.from_numpy(tokens.astype(np.int64)), [MLP]))
+    finish_store(place, plan)
+    return place.url
+
+
+def some_dictionary(place, d_in=32, hookpoint=MLP):
+    dictionary = build_dictionary(TopKConfig(d_sae=48, k=4), d_in)
+    dictionary.initialize(torch.zeros(d_in), torch.Generator().manual_seed(0))
+    save_dictionary(place, dictionary, {"hookpoint": hookpoint})
+    return place.url
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_corpus, store_url, subject, ray_cluster):
+    """Interpret, with any argument changed."""
+    dictionary = some_dictionary(Place(tmp_path_factory.mktemp("dictionary")))
+
+    def interpreted(output_url, config=CONFIG, **changes):
+        arguments = {"corpus_url": tiny_corpus.place.url, "store_url": store_url, "dictionary_urls": {"topk": dictionary}}
+        return interpret(config, subject.config, **(arguments | changes), output_url=str(output_url))
+
+    return interpreted
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("interpretation")
+    return output, run(output)
+
+
+def objects(output):
+    place = Place(output)
+    return {key: place.get(key) for key in place.list()}
+
+
+@pytest.mark.ray
+def test_every_source_leaves_its_records_and_nothing_else(finished):
+    output, summaries = finished
+    assert list(summaries) == ["topk", "neurons", "random_directions"]
+    for source, summary in summaries.items():
+        assert Place(output).child(source).list() == ["examples.parquet", "features.parquet", "plan.json", "summary.json"]
+        features, examples = (pq.read_table(output / source / f"{name}.parquet") for name in ("features", "examples"))
+        assert features.schema.equals(FEATURES_SCHEMA)
+        assert examples.schema.equals(EXAMPLES_SCHEMA)
+        assert len(features) == summary["num_examined"] == {"topk": 48, "neurons": 32, "random_directions": 6}[source]
+        assert summary["num_scored"] + sum(summary["not_scored"].values()) == len(features)
+        assert summary["explanation_tokens"] > 5000
+        assert all(len(row) == 10 for row in features["top_logits"].to_pylist())
+
+
+@pytest.mark.ray
+def test_what_a_neuron_does_is_what_the_subject_does(finished, subject, tiny_corpus):
+    output, _ = finished
+    examples = pq.read_table(output / "neurons" / "examples.parquet").to_pylist()
+    for row in examples[:: len(examples) // 20]:
+        sequence = tiny_corpus.sequences(row["split"], row["sequence_id"], row["sequence_id"] + 1).astype(np.int64)
+        neuron = subject.activations(torch.from_numpy(sequence), [MLP])[MLP][0, :, row["feature"]].clamp(min=0)
+        window = slice(row["position"], row["position"] + len(row["tokens"]))
+        assert row["tokens"] == sequence[0, window].tolist()
+        special = np.isin(sequence[0, window], list(subject.tokenizer.special_token_ids))
+        np.testing.assert_allclose(row["activations"], np.where(special, 0, neuron[window]), atol=1e-5)
+
+
+@pytest.mark.ray
+def test_logit_effects_are_those_of_the_subject(finished, subject):
+    output, _ = finished
+    row = pq.read_table(output / "neurons" / "features.parquet").to_pylist()[5]
+    effects = subject.logit_effects(MLP, torch.eye(32)[5:6])[0]
+    assert row["top_logits"][0]["token_id"] == effects.argmax()
+    assert row["bottom_logits"][0]["effect"] == pytest.approx(effects.min().item(), rel=1e-5)
+
+
+@pytest.mark.ray
+def test_one_worker_and_a_sample_of_features_find_what_two_workers_find_of_all(finished, run, tmp_path, monkeypatch):
+    output, _ = finished
+    monkeypatch.setattr(interpreter, "FEATURES_PER_TASK", 7)
+    summaries = run(tmp_path, CONFIG.model_copy(update={"num_workers": 1, "max_features": 20}))
+    assert [summary["num_examined"] for summary in summaries.values()] == [20, 20, 6]
+    for source in summaries:
+        sample = set(pq.read_table(tmp_path / source / "features.parquet")["feature"].to_pylist())
+        for name in ("features", "examples"):
+            found, expected = (pq.read_table(root / source / f"{name}.parquet").to_pylist() for root in (tmp_path, output))
+            assert found == [row for row in expected if row["feature"] in sample]
+
+
+@pytest.mark.ray
+def test_finished_sources_are_left_alone_and_others_gone_on_with(finished, run, tmp_path):
+    output, summaries = finished
+    for key, data in objects(output).items():
+        Place(tmp_path).put(key, data)
+    Place(tmp_path).delete("random_directions/summary.json")
+    Place(tmp_path).put("neurons/features.parquet", b"left alone")
+    assert run(tmp_path) == summaries
+    assert objects(tmp_path) == objects(output) | {"neurons/features.parquet": b"left alone"}
+
+
+@pytest.mark.ray
+def test_another_plan_is_refused(finished, run):
+    output, _ = finished
+    before = objects(output)
+    with pytest.raises(PlanError, match=r"budget\.max_patterns \(there 64, now 8\)"):
+        run(output, CONFIG.model_copy(update={"max_patterns": 8}))
+    assert objects(output) == before
+
+
+@pytest.mark.ray
+def test_wrong_inputs_are_named(run, tmp_path):
+    with pytest.raises(ConfigError, match="name at least one"):
+        run(tmp_path, dictionary_urls={})
+    with pytest.raises(ConfigError, match="'neurons', as a baseline is"):
+        run(tmp_path, dictionary_urls={"neurons": "anywhere"})
+    with pytest.raises(WidthError, match="d_in 16"):
+        run(tmp_path, dictionary_urls={"narrow": some_dictionary(Place(tmp_path / "narrow"), d_in=16)})
+    with pytest.raises(HookpointError, match=r"has no 'blocks\.9"):
+        run(tmp_path, dictionary_urls={"elsewhere": some_dictionary(Place(tmp_path / "elsewhere"), hookpoint="blocks.9.mlp.hook_post")})
