@@ -159,6 +159,11 @@ class Place:
             temporary.unlink(missing_ok=True)
 
 
+def absolute_url(url: str) -> str:
+    """The URL as a process in another working directory must say it: local paths made absolute, `~` expanded."""
+    return url if "://" in url else os.path.abspath(os.path.expanduser(url))
+
+
 def to_json(value: Any) -> bytes:
     """`value` as JSON bytes with sorted keys, ending in a newline."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -40,6 +40,12 @@ class SubjectConfig(Config):
     model: str = Field(EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of weights and activations while running")
 
+    def absolute(self) -> "SubjectConfig":
+        """The same model as a process in another working directory must name it."""
+        path = os.path.expanduser(self.model)
+        is_path = self.model.startswith((".", "~")) or os.path.isdir(path)
+        return self.model_copy(update={"model": os.path.abspath(path)}) if is_path else self
+
 
 class Subject:
     """A subject model, ready to run.
@@ -64,7 +70,9 @@ class Subject:
         """
         from transformer_lens.model_bridge import TransformerBridge  # three seconds of import: only who runs a model pays them
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # its bar over a handful of tensors would run into those of the stages
         if config.model.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(config.model)):
             raise InputError(f"no model directory at {config.model!r}: check `subject.model`, or make one with `monosem pretrain`")
         name = _directory(config)

@@ -5,7 +5,6 @@ Ranges are the same however many workers there are and are added in their order,
 
 import sys
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,22 +20,10 @@ from sae.evaluation.report import EvaluationInputs, EvaluationReport, Evaluation
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig
+from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
 Range = tuple[int, int]
-
-
-class Monitor(Protocol):
-    """What evaluation tells of itself."""
-
-    def add(self, metric: str, amount: float, /, **labels: str) -> None:
-        """Add to a counter."""
-
-    def set(self, metric: str, value: float, /, **labels: str) -> None:
-        """Set a gauge."""
-
-    def progress(self, stage: str, done: int, total: int, /) -> None:
-        """Say how far a stage is."""
 
 
 class EvaluationConfig(Config):

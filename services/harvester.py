@@ -4,9 +4,7 @@ The unit of work is a shard: some hundreds of sequences, all hookpoints in one p
 harvest continues where it stood, and a finished one returns at once.
 """
 
-import os
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -14,21 +12,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus
 from sae.errors import HookpointError, InputError, PlanError
-from sae.storage import Place
+from sae.storage import Place, absolute_url
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
 from sae.store.schema import TORCH_DTYPES, StoreDtype, to_stored_dtype
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
-from services.worker_pool import Counts, PoolOptions, run_pool
+from services.metrics import Monitor
+from services.worker_pool import PoolOptions, run_pool
 
 STAGE = "harvest/tokens"
-
-
-class Monitor(Counts, Protocol):
-    """What the harvest needs of a monitor."""
-
-    def progress(self, stage: str, done: int, total: int, /) -> None:
-        """Say how far a stage is."""
 
 
 class HarvestConfig(Config):
@@ -136,7 +128,7 @@ def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: Sub
         FailureError: a shard that failed too often.
     """
     corpus = TokenCorpus(Place(corpus_url))
-    facts = describe_subject(_absolute_model(subject), config.hookpoints, config.pool)
+    facts = describe_subject(subject.absolute(), config.hookpoints, config.pool)
     return fill_store(config, make_plan(config, corpus, subject, facts), corpus_url, store_url, subject, monitor)
 
 
@@ -151,7 +143,7 @@ def fill_store(
     done = total - plan.context_length * sum(last - first for first, last in map(plan.shard_range, missing))
     if monitor:
         monitor.progress(STAGE, done, total)
-    arguments = (plan, config.sequences_per_forward, _anywhere(corpus_url), _anywhere(store_url), _absolute_model(subject))
+    arguments = (plan, config.sequences_per_forward, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
     for _, report in run_pool(HarvestWorker, arguments, missing, config.num_workers, config.pool, monitor):
         done += report.tokens
         if monitor:
@@ -204,14 +196,3 @@ def make_plan(config: HarvestConfig, corpus: TokenCorpus, subject: SubjectConfig
 def device() -> str:
     """Where a worker runs the model: its GPU if Ray gave it one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _anywhere(url: str) -> str:
-    """The URL as a worker in another working directory must say it."""
-    local = Place(url).local_path()
-    return url if local is None else str(local)
-
-
-def _absolute_model(subject: SubjectConfig) -> SubjectConfig:
-    path = os.path.expanduser(subject.model)
-    return subject.model_copy(update={"model": os.path.abspath(path)}) if os.path.isdir(path) else subject

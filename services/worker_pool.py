@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from pydantic import Field, PositiveInt
@@ -22,6 +22,7 @@ from pydantic import Field, PositiveInt
 from sae.config import Config
 from sae.errors import WorkerError
 from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
+from services.metrics import Monitor
 
 # glibc otherwise returns every tensor above 32 MB to the kernel when it is freed, and page faults take half of the CPU time.
 WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -31,13 +32,6 @@ RESULT_TIMEOUT_SECONDS = 60.0  # fetching a result that is ready, from another n
 
 Task = TypeVar("Task")
 logger = logging.getLogger(__name__)
-
-
-class Counts(Protocol):
-    """What the pool needs of a monitor."""
-
-    def add(self, metric: str, amount: float, /, **labels: str) -> None:
-        """Add to a counter."""
 
 
 class PoolOptions(Config):
@@ -56,7 +50,7 @@ def run_pool(
     tasks: Sequence[Task],
     num_workers: int,
     options: PoolOptions | None = None,
-    monitor: Counts | None = None,
+    monitor: Monitor | None = None,
 ) -> Iterator[tuple[Task, Any]]:
     """Yield `(task, worker.run(task))` for every task, in the order of completion.
 
@@ -119,7 +113,7 @@ class _InFlight:
 
 
 class _Pool:
-    def __init__(self, worker: type, arguments: tuple[Any, ...], tasks: Sequence[Any], options: PoolOptions, monitor: Counts | None) -> None:
+    def __init__(self, worker: type, arguments: tuple[Any, ...], tasks: Sequence[Any], options: PoolOptions, monitor: Monitor | None) -> None:
         self.worker, self.arguments, self.options, self.monitor = worker, arguments, options, monitor
         self.waiting = deque(_Assignment(task) for task in tasks)
         self.idle: deque[Any] = deque()

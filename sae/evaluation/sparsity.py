@@ -30,8 +30,7 @@ class SparsityFigures(Config):
     l1: float = Field(description="mean sum of feature values per token, in the scaled units of the dictionary (x · input_scale)")
     density_histogram: DensityHistogram
     density_resolution: float = Field(description="smallest density that can be seen: 1 / num_tokens")
-    dead_fraction: float = Field(description="share of features silent on all of dead_window_tokens")
-    dead_window_tokens: int = Field(description="tokens on which a dead feature was silent")
+    silent_fraction: float = Field(description="share of features that fire on none of the tokens; the fewer tokens, the more of them")
     ultra_low_density_fraction: float | None = Field(
         description="share of features that fire, at a density below 1e-6; null below a million tokens, which cannot tell"
     )
@@ -70,8 +69,7 @@ class SparsitySums(Sums):
             l1=self.value / self.tokens,
             density_histogram=DensityHistogram(log10_edges=LOG10_EDGES, counts=counts.tolist(), never=int((density == 0).sum())),
             density_resolution=1 / self.tokens,
-            dead_fraction=float((density == 0).mean()),
-            dead_window_tokens=self.tokens,
+            silent_fraction=float((density == 0).mean()),
             ultra_low_density_fraction=float((firing < ULTRA_LOW_DENSITY).sum() / len(density)) if resolved else None,
             share_above_1_percent=float((density > 0.01).mean()),
             share_above_10_percent=float((density > 0.1).mean()),

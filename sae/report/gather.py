@@ -22,7 +22,9 @@ EVALUATED = (
     "l0",
     "fvu",
     "dead_fraction",
-    "dead_window_tokens",
+    "dead_window_vectors",
+    "silent_fraction",
+    "num_tokens",
 )
 EXPLAINED = ("explanation_score_median", "explanation_score_interval", "num_examined", "num_live", "num_scored")
 PLURALS = {"neurons": "neurons", "random_directions": "random directions"}
@@ -49,6 +51,12 @@ class TrainedDictionary:
     log: list[Json]
     events: list[Json]
     evaluation: Json | None
+
+    @property
+    def figures(self) -> Json:
+        """What was measured of it: on held-out text, and by its training how many features are dead."""
+        trained = {key: value for key in ("dead_fraction", "dead_window_vectors") if (value := value_at(self.result, key)) is not None}
+        return (self.evaluation or {}) | trained
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def _summary_of(dictionary: TrainedDictionary, record: RunRecord) -> Json:
         "d_sae": value_at(config, "config.d_sae") or report.get("d_sae"),
         "vectors": value_at(dictionary.result, "vectors"),
         "training_seconds": value_at(dictionary.result, "wall_seconds"),
-        **{key: report.get(key) for key in EVALUATED},
+        **{key: dictionary.figures.get(key) for key in EVALUATED},
         **_explained(source),
     }
 

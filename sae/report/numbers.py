@@ -80,7 +80,20 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
     ),
     "How sparse the features are": (
         Figure("L0", "l0", "short", "Features that fire on a token, on average.", "mean over tokens of #{i : f_i(x) ≠ 0}"),
-        Figure("Dead", "dead_fraction", "share", "Features that fire on none of the held-out tokens.", "#{i : density_i = 0} / d_sae"),
+        Figure(
+            "Dead",
+            "dead_fraction",
+            "share",
+            "Features that did not fire on any of the last vectors of the training; the window's length is under Origin.",
+            "#{i : silent for the window} / d_sae",
+        ),
+        Figure(
+            "Silent on held-out text",
+            "silent_fraction",
+            "share",
+            "Features that fire on none of the held-out tokens: the dead ones, and those too rare for this much text.",
+            "#{i : density_i = 0} / d_sae",
+        ),
         Figure(
             "Ultra-low density",
             "ultra_low_density_fraction",
@@ -217,7 +230,7 @@ def shown_interval(interval: Sequence[float] | None, style: str) -> str:
 
 def _row(figure: Figure, dictionaries: list[TrainedDictionary]) -> Row:
     cells = [
-        Cell(shown(value_at(each.evaluation, figure.path), figure.style), shown_interval(interval_at(each.evaluation, figure.path), figure.style))
+        Cell(shown(value_at(each.figures, figure.path), figure.style), shown_interval(interval_at(each.figures, figure.path), figure.style))
         for each in dictionaries
     ]
     return Row(figure.name, figure.says, figure.formula, cells)

@@ -42,7 +42,7 @@
   function sorted(features) {
     const [key, direction] = at("sort").value.split(" ");
     const sign = direction === "up" ? 1 : -1;
-    const value = (feature) => (feature[key] === null ? -Infinity * sign : feature[key]); // what has no value comes last
+    const value = (feature) => (feature[key] === null ? Infinity * sign : feature[key]); // what has no value comes last
     return [...features].sort((a, b) => sign * (value(a) - value(b)) || a.i - b.i);
   }
 

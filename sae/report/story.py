@@ -110,6 +110,8 @@ def origin(record: RunRecord, summary: Json) -> Facts:
         result = dictionary.result or {}
         steps = f"{result['steps']:,} steps, {result['vectors']:,} vectors, {duration(result['wall_seconds'])}" if "steps" in result else None
         known.append((f"Training of {dictionary.name}", steps))
+        window = result.get("dead_window_vectors")
+        known.append((f"Dead window of {dictionary.name}", f"the last {window:,} vectors" if window else None))
         known.append((f"Weights of {dictionary.name}", _digest(value_at(dictionary.config, "weights.sha256"))))
     known += [(f"Version of {name}", version) for name, version in sorted((summary.get("versions") or {}).items())]
     known += [(f"Seed: {name}", str(seed)) for name, seed in sorted((summary.get("seeds") or {}).items())]
@@ -134,7 +136,7 @@ def duration(seconds: float) -> str:
 
 
 def _found(dictionary: TrainedDictionary) -> str:
-    report = dictionary.evaluation or {}
+    report = dictionary.figures
     recovered = shown(report.get("loss_recovered_zero"), "share")
     return (
         f"{dictionary.name} recovers {recovered} of the loss that zeroing the activation costs, with "

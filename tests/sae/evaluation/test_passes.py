@@ -56,7 +56,7 @@ def test_the_identity_recovers_everything_and_silence_nothing(subject, tokens, i
     assert sums["identity"].reconstruction.figures().fvu == pytest.approx(0, abs=1e-8)
     assert nothing.loss_recovered_zero == 0
     assert nothing.cross_entropy.spliced == nothing.cross_entropy.zero_ablated != nothing.cross_entropy.clean
-    assert sums["silent"].sparsity.figures().dead_fraction == 1
+    assert sums["silent"].sparsity.figures().silent_fraction == 1
 
 
 def test_every_figure_restated_without_the_special_tokens(subject, plain, tokens, rough):

@@ -19,7 +19,7 @@ def test_l0_l1_and_density():
     assert sums.fired.tolist() == [0, 3, 0, 1, 0]
     assert sums.density == pytest.approx([0, 1, 0, 1 / 3, 0])
     assert (figures.num_tokens, figures.l0, figures.l1) == (3, pytest.approx(4 / 3), pytest.approx(5 / 3))
-    assert (figures.dead_fraction, figures.dead_window_tokens) == (0.6, 3)
+    assert figures.silent_fraction == 0.6
     assert figures.density_histogram.never == 3
     assert sum(figures.density_histogram.counts) == 2
 

@@ -1,0 +1,108 @@
+"""Run stages one after the other, with progress bars, timings and the resolved configuration beside their output."""
+
+import importlib.metadata
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.config import RunConfig
+from jobs.stages import STAGES, WHOLE_WAY, cluster_description
+from sae.errors import PlanError
+from services.cluster import connect
+from services.log import log
+from services.monitor import ProgressBars, RunMonitor
+from services.resources import PeakMemory
+
+VERSIONED = ("monosem", "torch", "ray", "transformer-lens", "transformers", "tokenizers", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one attempt at a stage took."""
+
+    seconds: float
+    peak_bytes: int
+    finished: bool
+
+
+def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scratch: bool = False) -> dict[str, Any]:
+    """Run the named stages; what is finished is skipped, what was interrupted continues.
+
+    Returns:
+        The run's record, as `OUTPUT/stages.json` holds it: for each stage seconds and peak resident bytes, versions, seeds, cluster.
+
+    Raises:
+        PlanError: the output holds a run of another subject or corpus.
+    """
+    if from_scratch:
+        names = ("pretrain", *names)
+        config = config.model_copy(update={"subject": config.subject.model_copy(update={"model": f"{config.output}/subject"})})
+    if names != ("pretrain",):
+        _write_resolved(config)
+    started = time.monotonic()
+    with connect(config.cluster):
+        monitor = RunMonitor.start(config.cluster.metrics_host, config.cluster.metrics_port)
+        try:
+            log("connected", output=config.output, metrics=monitor.endpoint() or "off", **cluster_description())
+            with ProgressBars(monitor):
+                startup = time.monotonic() - started
+                for name in names:
+                    record = _run_stage(config, name, monitor, startup)
+                    startup = 0.0
+        finally:
+            monitor.stop()
+    return record
+
+
+def _run_stage(config: RunConfig, name: str, monitor: RunMonitor, startup_seconds: float) -> dict[str, Any]:
+    log("stage_started", stage=name)
+    started, finished = time.monotonic(), False
+    memory = PeakMemory()
+    try:
+        with memory:
+            STAGES[name](config, monitor)
+        finished = True
+    finally:
+        seconds = time.monotonic() - started
+        record = _update_record(config, name, StageCost(seconds + startup_seconds, memory.peak_bytes, finished))
+    monitor.set("monosem_stage_seconds", seconds, stage=name)
+    log("stage_finished", stage=name, seconds=round(seconds, 1), peak_gib=memory.peak_bytes / 2**30)
+    return record
+
+
+def _update_record(config: RunConfig, name: str, cost: StageCost) -> dict[str, Any]:
+    place = config.place
+    record: dict[str, Any] = place.get_json("stages.json") if place.exists("stages.json") else {"stages": {}}
+    before = record["stages"].get(name, {"seconds": 0.0, "peak_rss_bytes": 0, "finished": False})
+    if before["finished"] and name != "report":
+        return record  # skipped: what it cost was counted when it was done
+    record["stages"][name] = {
+        # A stage that was interrupted took the time of all its attempts.
+        "seconds": cost.seconds + (0.0 if before["finished"] else before["seconds"]),
+        "peak_rss_bytes": max(before["peak_rss_bytes"], cost.peak_bytes),
+        "finished": cost.finished,
+    }
+    record["versions"] = {package: _version(package) for package in VERSIONED} | {"python": platform.python_version()}
+    record["seeds"] = {"harvest": config.harvest.seed, "training": config.training.seed, "interpretation": config.interpretation.seed}
+    record["machine"] = {"processor": platform.processor() or platform.machine(), **cluster_description()}
+    place.put_json("stages.json", record)
+    return record
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _write_resolved(config: RunConfig) -> None:
+    place, key = config.place, "config.json"
+    resolved = config.model_dump(mode="json", exclude={"cluster"})
+    if place.exists(key):
+        found = place.get_json(key)
+        differing = [section for section in ("subject", "corpus", "store") if found.get(section) != resolved[section]]
+        if differing:
+            raise PlanError(f"{place.url} holds a run with another {', '.join(differing)} ({place.path(key)}): choose another output, or delete it")
+    place.put_json(key, resolved)

@@ -1,0 +1,110 @@
+"""The stages of a run: each calls one service and leaves one immutable directory below the run's output."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from jobs.config import RunConfig
+from sae.corpus.packing import prepare_corpus
+from sae.errors import InputError
+from sae.report.gather import summarise
+from sae.report.page import write_report
+from sae.storage import Place
+from sae.subject import load_tokenizer
+from services.evaluator import evaluate
+from services.harvester import harvest
+from services.interpreter import interpret
+from services.metrics import Monitor
+from services.pretrainer import pretrain_subject
+from services.trainer import train_dictionaries
+
+Stage = Callable[[RunConfig, Monitor], Any]
+
+
+def pretrain_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Train the one-layer subject model into OUTPUT/subject, an ordinary Hugging Face directory."""
+    return pretrain_subject(config.pretraining, f"{config.output}/subject", monitor)
+
+
+def corpus_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Tokenise and pack the text into OUTPUT/corpus: sequences for training and held-out ones."""
+    done, total = 0, config.corpus.train_tokens or 0
+
+    def report(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        monitor.progress("tokenise/tokens", done, total)
+
+    manifest = prepare_corpus(config.corpus, load_tokenizer(config.subject), Place(config.corpus_url), report).manifest
+    if done:
+        monitor.progress("tokenise/tokens", done, done)  # documents are whole, so what was read is never quite what was asked for
+    return manifest
+
+
+def harvest_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Run the subject model over the text and keep its activations in the store."""
+    corpus_stage(config, monitor)
+    return harvest(config.harvest, config.corpus_url, config.store_url, config.subject, monitor=monitor)
+
+
+def train_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Train every dictionary in one pass over the store, into OUTPUT/dictionaries."""
+    output = f"{config.output}/dictionaries"
+    return train_dictionaries(config.training, config.store_url, config.hookpoint, output, config.trainer, monitor)
+
+
+def evaluate_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Measure every dictionary on held-out text, into OUTPUT/evaluation."""
+    return evaluate(
+        config.evaluation, config.subject, config.corpus_url, config.store_url, config.dictionary_urls, f"{config.output}/evaluation", monitor=monitor
+    )
+
+
+def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Explain the features, score the explanations on held-out text beside neurons and random directions, into OUTPUT/interpretation."""
+    return interpret(
+        config.interpretation,
+        config.subject,
+        config.corpus_url,
+        config.store_url,
+        config.dictionary_urls,
+        f"{config.output}/interpretation",
+        monitor=monitor,
+    )
+
+
+def report_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Gather what the other stages left into OUTPUT/report.html and OUTPUT/summary.json."""
+    place = config.place
+    if not place.exists("stages.json"):
+        raise InputError(f"{config.output} holds no finished stage to report on: run `monosem run` or its stages first")
+    record = place.get_json("stages.json")
+    costs = record["stages"].values()
+    summary = summarise(
+        place,
+        wall_seconds=sum(cost["seconds"] for cost in costs),
+        peak_rss_bytes=max(cost["peak_rss_bytes"] for cost in costs),
+        versions=record["versions"],
+        seeds=record["seeds"],
+    )
+    place.put_json("summary.json", summary)
+    write_report(place)
+    return summary
+
+
+STAGES: dict[str, Stage] = {
+    "pretrain": pretrain_stage,
+    "harvest": harvest_stage,
+    "train": train_stage,
+    "evaluate": evaluate_stage,
+    "interpret": interpret_stage,
+    "report": report_stage,
+}
+WHOLE_WAY = ("harvest", "train", "evaluate", "interpret", "report")
+
+
+def cluster_description() -> dict[str, Any]:
+    """CPUs, GPUs and nodes of the connected cluster."""
+    resources = ray.cluster_resources()
+    return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0), "nodes": len(ray.nodes())}

@@ -1,0 +1,60 @@
+"""The verbs that run stages, and the table of results they end with."""
+
+import argparse
+from typing import Any
+
+from jobs.config import RunConfig
+from jobs.loading import load_config
+from jobs.run import run_stages
+from jobs.stages import WHOLE_WAY
+from services.log import start_logging
+
+
+def stage_verb(options: argparse.Namespace) -> None:
+    """Run one stage, or all of them for `run`."""
+    config = load_config(options.config, options.overrides)
+    start_logging()
+    names = WHOLE_WAY if options.verb == "run" else (options.verb,)
+    run_stages(config, names, from_scratch=getattr(options, "from_scratch", False))
+    if options.verb in ("run", "report"):
+        print(results_table(config, config.place.get_json("summary.json")))
+    else:
+        print(f"{options.verb}: done, in {config.output}")
+
+
+def results_table(config: RunConfig, summary: dict[str, Any]) -> str:
+    """The table that a run ends with: one row a dictionary, one a baseline, then time, memory and where the report lies."""
+    columns = ("dictionary", "L0", "FVU", "loss recovered (zero)", "(mean)", "dead", "explanation score")
+    rows = [columns]
+    for entry in summary["dictionaries"]:
+        low, high = entry.get("loss_recovered_zero_interval") or (None, None)
+        recovered = f"{_number(entry['loss_recovered_zero'])}" + (f" [{_number(low)}, {_number(high)}]" if low is not None else "")
+        score = _score(entry)
+        rows.append(
+            (
+                f"{entry['name']} {entry['d_in']}→{entry['d_sae']}", _number(entry["l0"], 1), _number(entry["fvu"]), recovered,
+                _number(entry["loss_recovered_mean"]), _percent(entry["dead_fraction"]), score,
+            )
+        )  # fmt: skip
+    rows += [(name, "", "", "", "", "", _score(entry)) for name, entry in summary["baselines"].items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    lines.append("")
+    lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
+    lines.append(f"report: {config.output}/report.html")
+    return "\n" + "\n".join(lines)
+
+
+def _score(entry: dict[str, Any]) -> str:
+    low, high = entry.get("explanation_score_interval") or (None, None)
+    median = _number(entry.get("explanation_score_median"))
+    return median if low is None else f"{median} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,60 @@
+"""Adam for a dictionary: rates as pure functions of the step, and moments that can be forgotten feature by feature."""
+
+import torch
+from jaxtyping import Int
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from sae.config import Config
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+# Along which axis of a parameter its features lie.
+FEATURE_AXES = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
+
+
+class OptimizerConfig(Config):
+    """Adam and its learning rate over a run."""
+
+    learning_rate: PositiveFloat = Field(1e-3, description="Adam's rate between warm-up and decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients, per step")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, per step")
+    eps: PositiveFloat = Field(1e-8, description="added to the root of the mean of squared gradients")
+    warm_up_fraction: float = Field(0.0, ge=0, le=1, description="fraction of the steps over which the rate rises linearly")
+    decay_fraction: float = Field(0.2, ge=0, le=1, description="fraction of the steps, at the end, over which the rate falls linearly to 0")
+    max_gradient_norm: PositiveFloat | None = Field(None, description="norm to which a longer gradient is shortened; null: never")
+
+
+def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """Adam's rate for step `step` (from 0) of `num_steps`: linear warm-up, constant, linear decay; never 0 before the end."""
+    warm_up = config.warm_up_fraction * num_steps
+    decay = config.decay_fraction * num_steps
+    rising = (step + 1) / warm_up if warm_up > 0 else 1.0
+    falling = (num_steps - step) / decay if decay > 0 else 1.0
+    return config.learning_rate * min(1.0, rising, falling)
+
+
+def build_optimizer(parameters: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:
+    """Adam over all parameters of a module, its moments already there (all 0), so that they can be saved and reset before the first step."""
+    betas = (config.beta1, config.beta2)
+    optimizer = torch.optim.Adam(parameters.parameters(), lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
+    for parameter in parameters.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            **{moment: torch.zeros_like(parameter, memory_format=torch.preserve_format) for moment in MOMENTS},
+        }
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Adam, rate: float) -> None:
+    """Use `rate` from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def reset_moments(optimizer: torch.optim.Adam, dictionary: nn.Module, feature_ids: Int[Tensor, " features"]) -> None:
+    """Set Adam's moments of some features to 0: their columns of `W_enc`, elements of `b_enc` and rows of `W_dec`, and nothing else."""
+    parameters = dict(dictionary.named_parameters())
+    for name, axis in FEATURE_AXES.items():
+        for moment in MOMENTS:
+            optimizer.state[parameters[name]][moment].index_fill_(axis, feature_ids, 0.0)

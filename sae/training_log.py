@@ -1,0 +1,52 @@
+"""The sums of one log window and the row of `training.jsonl` they become."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+DENSITY_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass
+class LogWindow:
+    """What was measured since the last log row; saved with the training state, so that a resumed run logs the same rows.
+
+    Attributes:
+        firings: how often each feature fired.
+        vectors: vectors seen.
+        sums: steps, loss terms (`loss/<term>`), squared error, squared deviation from the mean, non-zero features, seconds.
+    """
+
+    firings: Int[Tensor, " d_sae"]
+    vectors: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, vectors: int, firings: Int[Tensor, " d_sae"], amounts: dict[str, float]) -> None:
+        """Add the sums of one step."""
+        self.vectors += vectors
+        self.firings += firings
+        for name, amount in amounts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + amount
+
+    def clear(self) -> None:
+        """Begin the next window."""
+        self.firings.zero_()
+        self.vectors, self.sums = 0, {}
+
+    def row(self) -> dict[str, Any]:
+        """The window's means: loss terms per step, L0, FVU (both sums over the window) and quantiles of the features' densities."""
+        steps = self.sums["steps"]
+        density = self.firings.double() / self.vectors
+        quantiles = torch.quantile(density, torch.tensor(DENSITY_QUANTILES, dtype=torch.float64, device=density.device))
+        deviation = self.sums["squared_deviation"]
+        return {
+            "losses": {name.removeprefix("loss/"): total / steps for name, total in self.sums.items() if name.startswith("loss/")},
+            "fvu": self.sums["squared_error"] / deviation if deviation > 0 else None,
+            "l0": self.sums["nonzero"] / self.vectors,
+            "density_quantiles": dict(zip(map(str, DENSITY_QUANTILES), quantiles.tolist(), strict=True)),
+            "step_seconds": self.sums["seconds"] / steps,
+            "window_vectors": self.vectors,
+        }

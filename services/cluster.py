@@ -1,0 +1,51 @@
+"""The Ray cluster a job runs on: the one at an address, or a local one that ends with the job."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+from pydantic import Field, PositiveInt
+
+from sae.config import Config
+from sae.errors import InputError
+
+
+class ClusterConfig(Config):
+    """Where Ray runs, and where it may be watched."""
+
+    address: str | None = Field(None, description="address of a running cluster; null takes RAY_ADDRESS, or starts a local one")
+    num_cpus: PositiveInt | None = Field(None, description="CPUs of a local cluster; null takes all of the machine")
+    object_store_bytes: PositiveInt = Field(512 * 2**20, ge=80 * 2**20, description="bytes of shared memory of a local cluster")
+    metrics_host: str = Field("127.0.0.1", description="address on which /metrics listens")
+    metrics_port: int | None = Field(0, ge=0, le=65535, description="TCP port of /metrics; 0 takes a free one, null opens none")
+    worker_logs: bool = Field(False, description="print the workers' own output, too")
+
+
+@contextlib.contextmanager
+def connect(config: ClusterConfig) -> Iterator[None]:
+    """Connect to Ray for the duration of a job; an already connected process keeps its connection.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=config.worker_logs, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=config.num_cpus or os.cpu_count(), object_store_memory=config.object_store_bytes, include_dashboard=False,
+                log_to_driver=config.worker_logs, logging_level=logging.ERROR,
+            )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"cannot reach a Ray cluster at {address or 'this machine'}: {reason} (check RAY_ADDRESS and the token)") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

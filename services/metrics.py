@@ -1,0 +1,70 @@
+"""Every metric that Monosem exports: name, kind, unit, help and labels. Nothing else declares one.
+
+Names follow Prometheus' conventions: base units, `_total` on counters. Labels are bounded by configuration (dictionaries, loss terms,
+outcomes), never by data (features, shards, documents).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Monitor(Protocol):
+    """What a service tells of its work; `services.monitor.RunMonitor` passes it on."""
+
+    def add(self, metric: str, amount: float, /, **labels: str) -> None:
+        """Add to a counter."""
+
+    def set(self, metric: str, value: float, /, **labels: str) -> None:
+        """Set a gauge, or observe a value of a histogram."""
+
+    def progress(self, stage: str, done: int, total: int, /) -> None:
+        """Say how far a stage is; `stage` is `name/unit`."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One exported metric."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("monosem_stage_progress_ratio", "gauge", "Share of a stage that is done, 0 to 1.", ("stage",)),
+    Metric("monosem_stage_seconds", "gauge", "Wall time of a finished stage in seconds.", ("stage",)),
+    Metric("monosem_harvest_tokens_total", "counter", "Tokens run through the subject model by the harvest."),
+    Metric("monosem_harvest_rows_total", "counter", "Activations written to the store, over all hookpoints."),
+    Metric("monosem_shards_total", "counter", "Shards by outcome: committed, retried, failed.", ("outcome",)),
+    Metric("monosem_store_bytes_total", "counter", "Bytes of shards put into the store."),
+    Metric("monosem_worker_restarts_total", "counter", "Workers that died and were replaced."),
+    Metric("monosem_train_vectors_total", "counter", "Activations a dictionary was trained on.", ("dictionary",)),
+    Metric("monosem_train_loss", "gauge", "Loss by term, already weighted; `total` is their sum.", ("dictionary", "term")),
+    Metric("monosem_train_l0", "gauge", "Mean number of non-zero features per token.", ("dictionary",)),
+    Metric("monosem_train_fvu", "gauge", "Fraction of variance unexplained.", ("dictionary",)),
+    Metric("monosem_train_dead_fraction", "gauge", "Share of features silent during the dead window.", ("dictionary",)),
+    Metric("monosem_train_resampled_total", "counter", "Features resampled.", ("dictionary",)),
+    Metric(
+        "monosem_train_step_seconds", "histogram", "Wall time of one optimiser step of one dictionary.", ("dictionary",),
+        (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    ),
+    Metric("monosem_evaluation_tokens_total", "counter", "Held-out tokens evaluated."),
+    Metric("monosem_evaluation_loss_recovered", "gauge", "Loss recovered on held-out text.", ("dictionary", "ablation")),
+    Metric("monosem_interpretation_features_total", "counter", "Features explained and scored.", ("source",)),
+    Metric("monosem_interpretation_score", "gauge", "Median explanation score (Spearman).", ("source",)),
+)  # fmt: skip
+
+_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+def build_metrics(registry: CollectorRegistry) -> dict[str, Counter | Gauge | Histogram]:
+    """Register every declared metric; returns them by name."""
+    built: dict[str, Counter | Gauge | Histogram] = {}
+    for metric in METRICS:
+        extra = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
+        built[metric.name] = _KINDS[metric.kind](metric.name, metric.help, metric.labels, registry=registry, **extra)
+    return built

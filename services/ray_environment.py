@@ -1,0 +1,18 @@
+"""What Ray reads from the environment once, when it is first imported: to be set before."""
+
+import os
+import secrets
+
+
+def prepare_ray_environment() -> None:
+    """Give a local cluster a token of its own and quick health checks; whatever the user has set stays.
+
+    Without this, Ray writes a token that everyone may read into the user's home. Ours lives and dies with this process.
+    """
+    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
+    if not any(name in os.environ for name in chosen):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about a default that will change
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report of the training worker otherwise takes two seconds

@@ -1,0 +1,134 @@
+"""One command goes the whole way; run again it skips what is done; killed and run again it ends in the same place."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import sae
+from sae.storage import Place
+from sae.store.reader import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_run):
+    """A run that was interrupted by SIGINT during its first stages and then run again."""
+    output = tmp_path_factory.mktemp("run") / "tiny"
+    path = output.parent / "run.yaml"
+    path.write_text(yaml.safe_dump(tiny_run | {"output": str(output)}))
+    command = [sys.executable, "-m", "jobs", "run", "-c", str(path)]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (output / "store" / "plan.json").exists() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    _, interrupted = first.communicate(timeout=60)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert second.returncode == 0, second.stderr
+    return output, first.returncode, interrupted, second
+
+
+def test_an_interrupted_run_says_how_to_continue(finished):
+    _, code, said, _ = finished
+    assert code == 130
+    assert "interrupted; run the same command again to continue" in said
+    assert "Traceback" not in said
+
+
+def test_it_ends_with_a_table_and_the_path_of_the_report(finished):
+    output, _, _, process = finished
+    assert f"report: {output}/report.html" in process.stdout
+    assert "loss recovered" in process.stdout
+    assert "GiB peak memory" in process.stdout
+    for stage in ("harvest", "train", "evaluate", "interpret"):
+        assert stage in process.stderr, "every stage shows its progress"
+
+
+def test_the_summary_holds_every_figure_the_readers_of_it_need(finished):
+    output, *_ = finished
+    summary = json.loads((output / "summary.json").read_text())
+    assert [entry["name"] for entry in summary["dictionaries"]] == ["topk", "relu"]
+    for entry in summary["dictionaries"]:
+        assert entry.keys() >= {"architecture", "d_in", "d_sae", "loss_recovered_zero", "loss_recovered_mean", "l0", "fvu", "dead_fraction"}
+        assert "explanation_score_median" in entry
+        assert (entry["d_in"], entry["d_sae"]) == (32, 64)
+    assert summary["baselines"].keys() == {"neurons", "random_directions"}
+    assert summary["wall_seconds"] > 0
+    assert summary["peak_rss_bytes"] > 2**28
+    assert summary["versions"].keys() >= {"torch", "ray", "monosem"}
+    assert summary["seeds"]
+
+
+def test_every_stage_left_its_output_and_the_resolved_configuration(finished):
+    output, *_ = finished
+    for key in ("config.json", "corpus/manifest.json", "store/manifest.json", "dictionaries/topk/result.json", "evaluation/relu.json", "report.html"):
+        assert (output / key).exists(), key
+    assert json.loads((output / "config.json").read_text())["training"]["batch_size"] == 256
+    assert not list(output.rglob("*.partial"))
+
+
+def test_the_store_verifies_and_the_dictionary_encodes_without_ray(finished):
+    output, *_ = finished
+    store = Store(Place(output / "store"))
+    assert store.verify() == []
+    dictionary = sae.load_dictionary(str(output / "dictionaries" / "topk"))
+    x = store.pieces("blocks.0.mlp.hook_post", 0, 0, 8)[0].float()
+    features = dictionary.encode(x)
+    assert features.shape == (8, 64)
+    assert (features > 0).sum(dim=1).max() <= 4
+
+
+def test_run_again_it_does_nothing_twice(finished, monosem):
+    output, *_ = finished
+    watched = [
+        output / key
+        for key in ("store/manifest.json", "dictionaries/relu/weights.safetensors", "evaluation/topk.json", "interpretation/topk/summary.json")
+    ]
+    before = [path.stat().st_mtime_ns for path in watched]
+    seconds = json.loads((output / "summary.json").read_text())["wall_seconds"]
+    again = monosem("run", "-c", str(output.parent / "run.yaml"))
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in watched] == before
+    assert json.loads((output / "summary.json").read_text())["wall_seconds"] < 2 * seconds
+
+
+def test_show_says_what_lies_where(finished, monosem):
+    output, *_ = finished
+    assert "a run" in monosem("show", str(output)).stdout
+    assert "sequences" in monosem("show", str(output / "corpus")).stdout
+    assert "512" not in monosem("show", str(output / "dictionaries" / "topk")).stdout
+    shown = monosem("show", str(output / "store"), "--verify").stdout
+    assert "activations of 32 float16" in shown
+    assert "verified" in shown
+
+
+def test_a_damaged_shard_is_found_and_named(finished, monosem, tmp_path):
+    output, *_ = finished
+    copy = tmp_path / "store"
+    subprocess.run(["cp", "-r", str(output / "store"), str(copy)], check=True)
+    shard = copy / "shards" / "blocks.0.mlp.hook_post" / "000001.arrow"
+    os.truncate(shard, shard.stat().st_size // 2)
+    done = monosem("show", str(copy), "--verify")
+    assert done.returncode == 1
+    assert "000001.arrow" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_plan_says_beforehand_what_the_run_then_took(finished, monosem):
+    output, *_ = finished
+    train = json.loads((output / "store" / "plan.json").read_text())["num_sequences"] * 32
+    done = monosem("plan", "-c", str(output.parent / "run.yaml"), f"corpus.train_tokens={train}", "corpus.held_out_tokens=1000")
+    assert done.returncode == 0, done.stderr
+    assert f"{train:,} tokens to train on" in done.stdout
+    written = sum(path.stat().st_size for path in (output / "store").rglob("*.arrow"))
+    said = float(done.stdout.split(" GB (float16)")[0].split()[-1].replace(",", "")) * 1e9
+    assert abs(said - written) < 0.25 * written
