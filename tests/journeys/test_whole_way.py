@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 import yaml
 
 import sae
@@ -87,6 +90,15 @@ def test_the_store_verifies_and_the_dictionary_encodes_without_ray(finished):
     assert (features > 0).sum(dim=1).max() <= 4
 
 
+def test_the_five_lines_of_the_readme_work(finished):
+    output, *_ = finished
+    [code] = re.findall(r"```python\n(import sae\n.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    names = {"activation": torch.rand(3, 32)}
+    exec(code.replace("runs/quickstart", str(output)), names)
+    assert names["features"].shape == (3, 64)
+    assert names["reconstruction"].shape == (3, 32)
+
+
 def test_run_again_it_does_nothing_twice(finished, monosem):
     output, *_ = finished
     watched = [
@@ -132,3 +144,13 @@ def test_the_plan_says_beforehand_what_the_run_then_took(finished, monosem):
     written = sum(path.stat().st_size for path in (output / "store").rglob("*.arrow"))
     said = float(done.stdout.split(" GB (float16)")[0].split()[-1].replace(",", "")) * 1e9
     assert abs(said - written) < 0.25 * written
+
+
+def test_a_stage_runs_on_a_cluster_that_is_already_there(ray_cluster, finished, tmp_path):
+    output, *_ = finished
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "jobs", "harvest", "-c", str(output.parent / "run.yaml"), f"output={tmp_path}/again"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"RAY_ADDRESS": address})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again/store/manifest.json").read_bytes() == (output / "store/manifest.json").read_bytes()
+    assert ray.is_initialized(), "the cluster outlives the job"
