@@ -6,15 +6,15 @@ from typing import Self
 
 import psutil
 
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS = 2.0
 
 
 class PeakMemory:
     """Samples the resident memory of this process and all its descendants, Ray's included, while the context is open.
 
     Attributes:
-        peak_bytes: largest sum of resident set sizes seen, in bytes. Shared pages count once per process, so this is an
-            upper bound of what the machine needs.
+        peak_bytes: the most physical memory that all of them held at once, in bytes. A page that several share (a library, a
+            memory-mapped shard, Ray's object store) counts once, its parts with each of its holders.
     """
 
     def __init__(self) -> None:
@@ -40,6 +40,6 @@ class PeakMemory:
 
 def _resident(process: psutil.Process) -> int:
     try:
-        return int(process.memory_info().rss)
+        return int(process.memory_full_info().pss if psutil.LINUX else process.memory_info().rss)
     except psutil.Error:
         return 0  # it ended between the listing and the look
