@@ -30,7 +30,7 @@ def lead(record: RunRecord) -> str:
     rows = sum(statistics["rows"] for statistics in record.store["statistics"].values()) if record.store else 0
     tokens = plan["num_sequences"] * plan["context_length"]
     return (
-        f"Trained on {rows:,} activations of {plan['subject']}, taken while it read {tokens:,} tokens of {text_of(record)}. "
+        f"Trained on {rows:,} activations of {_subject_name(plan['subject'])}, taken while it read {tokens:,} tokens of {text_of(record)}. "
         f"Every figure below was measured on held-out documents."
     )
 
@@ -63,7 +63,7 @@ def facts(record: RunRecord, summary: Json, written: datetime) -> Facts:
     documents = value_at(record.corpus, "documents") or {}
     evaluated = [dictionary.evaluation for dictionary in record.dictionaries if dictionary.evaluation]
     known: list[tuple[str, str | None]] = [
-        ("Subject model", plan.get("subject")),
+        ("Subject model", _subject_name(plan.get("subject"))),
         ("Hookpoints", ", ".join(f"{name} ({width:,} wide)" for name, width in plan.get("hookpoints", {}).items()) or None),
         ("Text", text_of(record) if record.corpus else None),
         ("Documents", f"{documents['train']:,} to train, {documents['held_out']:,} held out" if {"train", "held_out"} <= documents.keys() else None),
@@ -133,6 +133,10 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _subject_name(model: str | None) -> str | None:
+    return "the embedded one-layer transformer" if model == "embedded" else model
 
 
 def _found(dictionary: TrainedDictionary) -> str:

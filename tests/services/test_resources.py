@@ -4,6 +4,7 @@ import multiprocessing
 import time
 
 import numpy as np
+import pytest
 
 from services.resources import SAMPLE_SECONDS, PeakMemory
 
@@ -30,6 +31,7 @@ def test_the_memory_of_a_child_counts():
     assert during.peak_bytes > before.peak_bytes + 0.9 * BLOCK
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # the child only sleeps
 def test_memory_shared_by_two_processes_counts_once():
     block = np.ones(BLOCK, np.uint8)
     with PeakMemory() as alone:
