@@ -118,7 +118,7 @@ def describe_plan(config: RunConfig, amounts: Amounts, widths: dict[str, int], r
         f"plan of {config.output}",
         f"  text         {amounts.tokens:,} tokens to train on, {amounts.held_out_tokens:,} held out",
         f"  activations  {amounts.vectors:,} vectors at each of {', '.join(f'{name} ({width} wide)' for name, width in widths.items())}",
-        f"  store        {amounts.store_bytes / 1e9:,.2f} GB ({config.harvest.dtype}), {amounts.objects:,} objects in {amounts.shards:,} shards",
+        f"  store        {_size(amounts.store_bytes)} ({config.harvest.dtype}), {amounts.objects:,} objects in {amounts.shards:,} shards",
         f"  dictionaries {', '.join(f'{d.name} ({d.sae.architecture}, {d.sae.d_sae:,} features)' for d in config.training.dictionaries)}",
         "  time, from rates measured just now on this machine (all its cores together):",
         f"    harvest    {_duration(harvest_seconds)}  at {rates.harvest_tokens_per_second:,.0f} tokens/s",
@@ -163,6 +163,14 @@ def _step_seconds(config: DictionaryConfig, vectors: Tensor, batch_size: int, st
         optimizer.step()
         dictionary.after_step()
     return (time.perf_counter() - began) / steps
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
 
 
 def _duration(seconds: float) -> str:

@@ -77,10 +77,10 @@ def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
 def report_stage(config: RunConfig, monitor: Monitor) -> Any:
     """Gather what the other stages left into OUTPUT/report.html and OUTPUT/summary.json."""
     place = config.place
-    if not place.exists("stages.json"):
-        raise InputError(f"{config.output} holds no finished stage to report on: run `monosem run` or its stages first")
-    record = place.get_json("stages.json")
+    record = place.get_json("stages.json") if place.exists("stages.json") else {"stages": {}}
     costs = record["stages"].values()
+    if not any(cost["finished"] for cost in costs):
+        raise InputError(f"{config.output} holds no finished stage to report on: run `monosem run` or its stages first")
     summary = summarise(
         place,
         wall_seconds=sum(cost["seconds"] for cost in costs),

@@ -1,5 +1,6 @@
 """One command goes the whole way; run again it skips what is done; killed and run again it ends in the same place."""
 
+import functools
 import json
 import os
 import re
@@ -29,7 +30,9 @@ def finished(tmp_path_factory, tiny_run):
     path = output.parent / "run.yaml"
     path.write_text(yaml.safe_dump(tiny_run | {"output": str(output)}))
     command = [sys.executable, "-m", "jobs", "run", "-c", str(path)]
-    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what it puts into the background with SIGINT ignored, and its children inherit that: a user's terminal does not.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 120
     while not (output / "store" / "plan.json").exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -142,7 +145,8 @@ def test_the_plan_says_beforehand_what_the_run_then_took(finished, monosem):
     assert done.returncode == 0, done.stderr
     assert f"{train:,} tokens to train on" in done.stdout
     written = sum(path.stat().st_size for path in (output / "store").rglob("*.arrow"))
-    said = float(done.stdout.split(" GB (float16)")[0].split()[-1].replace(",", "")) * 1e9
+    [(size, unit)] = re.findall(r"store +([\d.]+) (\w+) \(float16\)", done.stdout)
+    said = float(size) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
     assert abs(said - written) < 0.25 * written
 
 
