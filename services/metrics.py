@@ -39,7 +39,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("monosem_stage_seconds", "gauge", "Wall time of a finished stage in seconds.", ("stage",)),
     Metric("monosem_harvest_tokens_total", "counter", "Tokens run through the subject model by the harvest."),
     Metric("monosem_harvest_rows_total", "counter", "Activations written to the store, over all hookpoints."),
-    Metric("monosem_shards_total", "counter", "Shards by outcome: committed, retried, failed.", ("outcome",)),
+    Metric("monosem_shards_total", "counter", "Shards by outcome; only `committed` is counted so far.", ("outcome",)),
     Metric("monosem_store_bytes_total", "counter", "Bytes of shards put into the store."),
     Metric("monosem_worker_restarts_total", "counter", "Workers that died and were replaced."),
     Metric("monosem_train_vectors_total", "counter", "Activations a dictionary was trained on.", ("dictionary",)),

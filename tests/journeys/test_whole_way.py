@@ -120,7 +120,7 @@ def test_show_says_what_lies_where(finished, monosem):
     output, *_ = finished
     assert "a run" in monosem("show", str(output)).stdout
     assert "sequences" in monosem("show", str(output / "corpus")).stdout
-    assert "512" not in monosem("show", str(output / "dictionaries" / "topk")).stdout
+    assert "a topk dictionary 'topk', 32 → 64" in monosem("show", str(output / "dictionaries" / "topk")).stdout
     shown = monosem("show", str(output / "store"), "--verify").stdout
     assert "activations of 32 float16" in shown
     assert "verified" in shown
