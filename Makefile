@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test system-tools quickstart test lint types layers pytest format constraints clean
+.PHONY: help install install-test system-tools quickstart test bench lint types layers pytest format constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ layers:
 
 pytest:
 	$(BIN)/pytest $(ARGS)
+
+bench: install-test  ## benchmarks against limits and peers: a JSON line each, then the table (ONLY=name for one)
+	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 format: install-test  ## format the code
 	$(BIN)/ruff format .
