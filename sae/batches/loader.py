@@ -1,5 +1,6 @@
 """Reading the batches of the order from a store, a few ahead of their use."""
 
+import copy
 import queue
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from sae.batches.order import batch_slices, batches_per_epoch
+from sae.batches.order import Slice, batch_slices, batches_per_epoch, part_of
 from sae.errors import InputError
 from sae.store.reader import Store
 from sae.store.schema import copy_rows
@@ -49,22 +50,52 @@ class Batches:
                 "harvest more, or choose a smaller batch_size"
             )
         self.num_batches = epochs * self.batches_per_epoch
+        self.span = (0, batch_size)
+        """The rows `[start, stop)` of every global batch that `batch` returns."""
 
     def __len__(self) -> int:
         return self.num_batches
 
+    def share(self, rank: int, world_size: int) -> "Batches":
+        """The same global batches, of which `batch` reads and returns only the rows `[rank·B // W, (rank + 1)·B // W)`.
+
+        Laid one after the other, the shares of W ranks are the global batch, whatever W: so a run may go on with another number of ranks.
+
+        Raises:
+            ValueError: there is no such rank.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size}")
+        share = copy.copy(self)
+        share.span = (rank * self.batch_size // world_size, (rank + 1) * self.batch_size // world_size)
+        return share
+
+    def origin(self, n: int, row: int) -> tuple[int, int]:
+        """`(shard, row within the shard)` of a row of global batch `n`, for messages; rows count over the global batch, shared or not.
+
+        Raises:
+            IndexError: there is no such batch or row.
+        """
+        if not 0 <= row < self.batch_size:
+            raise IndexError(f"row {row} of a batch of {self.batch_size}")
+        [(shard, begin, _)] = part_of(self._slices(n), row, row + 1)
+        return shard, begin
+
+    def _slices(self, n: int) -> list[Slice]:
+        if not 0 <= n < self.num_batches:
+            raise IndexError(f"batch {n} of {self.num_batches}")
+        return batch_slices(self._shard_rows, self.batch_size, self.seed, n)
+
     def batch(self, n: int) -> Float32[Tensor, "batch d_in"]:
-        """Global batch `n`, counted from 0 over all epochs.
+        """Global batch `n`, counted from 0 over all epochs, or this rank's share of it.
 
         Raises:
             IndexError: there is no such batch.
             CorruptObjectError: a shard differs from its receipt.
         """
-        if not 0 <= n < self.num_batches:
-            raise IndexError(f"batch {n} of {self.num_batches}")
-        slices = batch_slices(self._shard_rows, self.batch_size, self.seed, n)
+        slices = part_of(self._slices(n), *self.span)
         self.store.open(self.hookpoint, [shard for shard, _, _ in slices])
-        batch = torch.empty(self.batch_size, self.d_in)
+        batch = torch.empty(self.span[1] - self.span[0], self.d_in)
         filled = 0
         for shard, start, stop in slices:
             for piece in self.store.pieces(self.hookpoint, shard, start, stop):

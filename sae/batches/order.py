@@ -47,6 +47,17 @@ def batch_slices(shard_rows: list[int], batch_size: int, seed: int, n: int) -> l
     return slices
 
 
+def part_of(slices: list[Slice], start: int, stop: int) -> list[Slice]:
+    """The slices of rows `[start, stop)` of the batch that `slices` make up."""
+    part, first = [], 0
+    for shard, begin, end in slices:
+        low, high = begin + max(start - first, 0), min(end, begin + stop - first)
+        if low < high:
+            part.append((shard, low, high))
+        first += end - begin
+    return part
+
+
 def interleaved_counts(rows: list[int], prefix: int) -> list[int]:
     """How many rows of each shard are among the first `prefix` rows of their interleaving.
 

@@ -76,6 +76,28 @@ def test_a_resumed_run_continues_with_exactly_the_next_batch(store):
     assert not torch.equal(whole[0], whole[batches.batches_per_epoch])
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+def test_the_shares_of_all_ranks_laid_one_after_the_other_are_the_batch(store, world_size):
+    batches = Batches(store, HOOKPOINT, batch_size=30, seed=2, epochs=2)
+    shares = [batches.share(rank, world_size) for rank in range(world_size)]
+    assert [share.span for share in shares] == [(rank * 30 // world_size, (rank + 1) * 30 // world_size) for rank in range(world_size)]
+    for n in (0, 7, 19):
+        assert torch.equal(torch.cat([share.batch(n) for share in shares]), batches.batch(n))
+    with pytest.raises(ValueError, match="rank 4 of 4"):
+        batches.share(4, 4)
+
+
+def test_the_origin_of_a_row_is_where_it_was_read(store):
+    batches = Batches(store, HOOKPOINT, batch_size=30, seed=2)
+    for n in (0, 9):
+        batch = batches.batch(n)
+        for row in range(30):
+            shard, at = batches.share(1, 2).origin(n, row)
+            np.testing.assert_array_equal(store.rows(HOOKPOINT, shard, at, at + 1)[0].astype(np.float32), batch[row].numpy())
+    with pytest.raises(IndexError, match="row 30 of a batch of 30"):
+        batches.origin(0, 30)
+
+
 def test_the_thread_reads_no_further_ahead_than_told_and_ends_with_the_iterator(store):
     batches = Batches(store, HOOKPOINT, batch_size=4, seed=0)
     read = []
