@@ -1,43 +1,85 @@
-"""The command line: `monosem VERB -c FILE key=value…`.
+"""The command line: `monosem VERB …`.
 
 Exit codes: 0 done; 1 something broke; 2 the user's mistake, said in one line; 130 interrupted (run the same command again to continue).
 """
 
 import argparse
+import importlib
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sae.errors import MonosemError
 from services.ray_environment import prepare_ray_environment
 
 DESCRIPTION = "Dictionary learning on transformer activations: text → activations → dictionary → scores → a report to look at."
-VERBS = {
-    "run": "the whole way: harvest, train, evaluate, interpret, report",
-    "pretrain": "train a small one-layer subject model on the text",
-    "harvest": "run the subject model over the text and keep its activations",
-    "train": "train the dictionaries in one pass over the activations",
-    "evaluate": "measure the dictionaries on held-out text",
-    "interpret": "explain every feature and score the explanations",
-    "report": "gather what is there into one HTML file",
-    "plan": "say beforehand what a run will take",
-    "show": "say what lies at a path or URL",
-}
 EXAMPLES = """examples:
   monosem run -c deploy/configs/quickstart.yaml
   monosem run -c deploy/configs/quickstart.yaml output=s3://bucket/run subject.model=EleutherAI/pythia-70m
   monosem train -c run.yaml training.dictionaries.topk.sae.k=32
   monosem plan -c run.yaml
   monosem show runs/quickstart/store --verify
+  monosem submit run -c run.yaml --address http://head:8265 --follow
 
 `monosem VERB --help` lists every key with its default and unit."""
 
 
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command line.
+
+    Attributes:
+        summary: one line of help.
+        action: `module:function`, imported only when the verb is called: `--help` and a mistyped verb should not wait seconds for torch
+            and ray. It takes the parsed options and returns an exit code or None.
+        arguments: adds the verb's own arguments.
+        configured: takes `-c FILE key=value…`, and lists the keys in its help.
+    """
+
+    summary: str
+    action: str
+    arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    configured: bool = True
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from-scratch", action="store_true", help="train the subject model first, into OUTPUT/subject")
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="a run, corpus, store or dictionary: a path or URL")
+    parser.add_argument("--verify", action="store_true", help="read every object again and compare it with its receipt")
+
+
+def _submit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job_verb", metavar="VERB", choices=STAGES, help=f"what to run there: {', '.join(STAGES)}")
+    parser.add_argument("--address", metavar="URL", help="the head's job server, http://HOST:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS")
+    parser.add_argument("--follow", action="store_true", help="show the job's log until it ends, and end with its exit code")
+    parser.add_argument("--python", default="python", metavar="PATH", help="the interpreter on the cluster that has this package")
+
+
+_STAGE = "jobs.verbs:stage_verb"
+VERBS = {
+    "run": Verb("the whole way: harvest, train, evaluate, interpret, report", _STAGE, _run_arguments),
+    "pretrain": Verb("train a small one-layer subject model on the text", _STAGE),
+    "harvest": Verb("run the subject model over the text and keep its activations", _STAGE),
+    "train": Verb("train the dictionaries in one pass over the activations", _STAGE),
+    "evaluate": Verb("measure the dictionaries on held-out text", _STAGE),
+    "interpret": Verb("explain every feature and score the explanations", _STAGE),
+    "report": Verb("gather what is there into one HTML file", _STAGE),
+    "plan": Verb("say beforehand what a run will take", "jobs.plan:plan_verb"),
+    "show": Verb("say what lies at a path or URL", "jobs.show:show_verb", _show_arguments, configured=False),
+    "submit": Verb("run a verb as a job on a running Ray cluster", "jobs.submit:submit_verb", _submit_arguments),
+}
+STAGES = tuple(name for name, verb in VERBS.items() if verb.action == _STAGE)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run one verb, and turn errors into one line and an exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
-        _dispatch(options)
+        return _dispatch(options)
     except MonosemError as error:
         return _fail(str(error), error.exit_code, options)
     except KeyboardInterrupt:
@@ -46,7 +88,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: a user sees one line, `--traceback` shows the rest
         return _fail(f"internal error, {type(error).__name__}: {' '.join(str(error).split())[:500]} (--traceback shows where)", 1, options)
-    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes positional arguments in one piece only; overrides may stand anywhere.
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if rest and (unknown or not VERBS[options.verb].configured):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def _fail(message: str, code: int, options: argparse.Namespace) -> int:
@@ -56,37 +109,28 @@ def _fail(message: str, code: int, options: argparse.Namespace) -> int:
     return code
 
 
-def _dispatch(options: argparse.Namespace) -> None:
-    # Imported here: `--help` and a mistyped verb should not wait seconds for torch and ray.
-    prepare_ray_environment()
-    action: Callable[[argparse.Namespace], None]
-    if options.verb == "show":
-        from jobs.show import show_verb as action
-    elif options.verb == "plan":
-        from jobs.plan import plan_verb as action
-    else:
-        from jobs.verbs import stage_verb as action
-    action(options)
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.verb != "submit":  # whoever submits uses the cluster's token, not one of their own
+        prepare_ray_environment()
+    module, _, name = VERBS[options.verb].action.partition(":")
+    action: Callable[[argparse.Namespace], int | None] = getattr(importlib.import_module(module), name)
+    return action(options) or 0
 
 
 def _parser() -> argparse.ArgumentParser:
     shown = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="monosem", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=shown)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, summary in VERBS.items():
-        child = verbs.add_parser(verb, help=summary, description=f"{verb}: {summary}.", formatter_class=shown, add_help=verb == "show")
+    for name, verb in VERBS.items():
+        child = verbs.add_parser(name, help=verb.summary, description=f"{name}: {verb.summary}.", formatter_class=shown, add_help=not verb.configured)
         child.add_argument("--traceback", action="store_true", help="show where an error came from")
-        if verb == "show":
-            child.add_argument("url", help="a run, corpus, store or dictionary: a path or URL")
-            child.add_argument("--verify", action="store_true", help="read every object again and compare it with its receipt")
-            continue
-        child.add_argument("-c", "--config", metavar="FILE", help="YAML file of a run (ready ones lie in deploy/configs)")
-        child.add_argument(
-            "overrides", nargs="*", metavar="key=value", help="override a key of the file; the value is YAML (a bare FILE.yaml is taken as -c)"
-        )
-        child.add_argument("-h", "--help", action=_HelpWithKeys, nargs=0, help="show this message and every key with its default and unit")
-        if verb == "run":
-            child.add_argument("--from-scratch", action="store_true", help="train the subject model first, into OUTPUT/subject")
+        verb.arguments(child)
+        if verb.configured:
+            child.add_argument("-c", "--config", metavar="FILE", help="YAML file of a run, a path or URL (ready ones lie in deploy/configs)")
+            child.add_argument(
+                "overrides", nargs="*", metavar="key=value", help="override a key of the file; the value is YAML (a bare FILE.yaml is taken as -c)"
+            )
+            child.add_argument("-h", "--help", action=_HelpWithKeys, nargs=0, help="show this message and every key with its default and unit")
     return parser
 
 

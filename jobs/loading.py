@@ -10,14 +10,14 @@ from pydantic import BaseModel
 
 from jobs.config import RunConfig
 from sae.errors import ConfigError, InputError
-from sae.storage import absolute_url
+from sae.storage import Place, absolute_url
 
 
 def load_config(path: str | None, overrides: list[str]) -> RunConfig:
     """Read a YAML file, apply `key=value` overrides, validate.
 
     Args:
-        path: the YAML file; None takes a first override that is a file's name, or else starts from the defaults.
+        path: the YAML file, a path or URL; None takes a first override that is a file's name, or else starts from the defaults.
         overrides: `section.key=value`; the value is read as YAML; a list's element is named by its index or its `name`.
 
     Raises:
@@ -72,7 +72,7 @@ def _element(value: Any) -> str:
 
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = _text_at(path)
     except OSError as error:
         raise InputError(f"cannot read the configuration {path!r}: {error.strerror} (ready ones lie in deploy/configs)") from None
     try:
@@ -82,6 +82,13 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds {type(values).__name__}, expected keys and values (ready ones lie in deploy/configs)")
     return values
+
+
+def _text_at(path: str) -> str:
+    if "://" not in path:
+        return Path(path).read_text(encoding="utf-8")
+    place, _, key = path.rpartition("/")
+    return Place(place).get(key).decode("utf-8", errors="replace")
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
