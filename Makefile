@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test system-tools quickstart test bench lint types layers pytest format constraints clean
+.PHONY: help install install-test peers system-tools quickstart test bench lint types layers pytest format constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,16 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 
 install-test: .venv/installed-test
 
+# Everything but peers.txt is that of .venv, which stands behind their own packages on the path; relative, so that the checkout may move.
+.venv-peers/installed: tests/benchmarks/peers.txt | .venv/installed-test
+	rm -rf .venv-peers
+	$(BIN)/python -m venv --without-pip .venv-peers
+	$(BIN)/pip --python .venv-peers/bin/python install -q --disable-pip-version-check --no-deps -r tests/benchmarks/peers.txt
+	@for own in .venv-peers/lib/python3.*/site-packages; do echo "../../../../.venv/$${own#.venv-peers/}" > "$$own/zz-monosem.pth"; done
+	@touch $@
+
+peers: .venv-peers/installed  ## make .venv-peers with SAELens, dictionary_learning and sparsify, for benchmarks and tests beside them
+
 system-tools:  # headless Chromium for the browser tests, where this user may install it
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo "no chromium: the browser tests will be skipped"
@@ -33,7 +43,7 @@ system-tools:  # headless Chromium for the browser tests, where this user may in
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
 	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
 
-test: install-test system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
+test: install-test peers system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
 
 lint:
 	$(BIN)/ruff format --check .
@@ -48,7 +58,7 @@ layers:
 pytest:
 	$(BIN)/pytest $(ARGS)
 
-bench: install-test  ## benchmarks against limits and peers: a JSON line each, then the table (ONLY=name for one)
+bench: install-test peers  ## benchmarks against limits and peers: a JSON line each, then the table (ONLY=name for one)
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 format: install-test  ## format the code

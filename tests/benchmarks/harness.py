@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tests.benchmarks.peers import Skipped as Skipped
+
 VERSIONED = ("torch", "ray", "transformer-lens", "pyarrow", "s3fs", "numpy")
 
 
@@ -45,10 +47,6 @@ class Measurement:
     ratios: dict[str, float]
     bars: dict[str, Bar] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-
-
-class Skipped(Exception):  # noqa: N818 - a reason, not an error
-    """Raised by a benchmark that cannot run here; the message is the reason."""
 
 
 def interleaved_seconds(candidates: dict[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, float]:
