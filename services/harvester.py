@@ -5,6 +5,7 @@ harvest continues where it stood, and a finished one returns at once.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -30,6 +31,7 @@ class HarvestConfig(Config):
     tokens_per_sequence: PositiveInt | None = Field(default=None, description="tokens drawn from each sequence; null takes all that are not special")
     num_sequences: PositiveInt | None = Field(default=None, description="sequences to harvest, from the first on; null takes the training split")
     dtype: StoreDtype = Field(default="float16", description="precision of the stored activations")
+    compression: Literal["none", "zstd"] = Field(default="none", description="of the activations within a shard; zstd halves the reading speed")
     sequences_per_shard: PositiveInt = Field(default=256, description="sequences of a shard, the unit of work and of repetition after a failure")
     sequences_per_forward: PositiveInt = Field(default=32, description="sequences that run through the model at once")
     seed: NonNegativeInt = Field(default=0, description="seed of the drawn tokens and of the order of rows within a shard")
@@ -87,9 +89,8 @@ class HarvestWorker:
         PlanError: the subject model is no longer the plan's.
     """
 
-    def __init__(self, plan: StorePlan, sequences_per_forward: int, corpus_url: str, store_url: str, subject: SubjectConfig) -> None:
-        self.plan, self.sequences_per_forward = plan, sequences_per_forward
-        self.corpus, self.place = TokenCorpus(Place(corpus_url)), Place(store_url)
+    def __init__(self, plan: StorePlan, corpus_url: str, store_url: str, subject: SubjectConfig) -> None:
+        self.plan, self.corpus, self.place = plan, TokenCorpus(Place(corpus_url)), Place(store_url)
         self.subject = Subject.load(subject, device())
         if self.subject.digest != plan.subject_digest:
             raise PlanError(f"{subject.model!r} changed while it was harvested (or differs between machines): start again with one model")
@@ -98,8 +99,8 @@ class HarvestWorker:
         """Harvest one shard; a second time, it leaves the same bytes."""
         tokens = self.corpus.sequences("train", *self.plan.shard_range(shard))
         activations = {name: torch.empty(*tokens.shape, d_in, dtype=TORCH_DTYPES[self.plan.dtype]) for name, d_in in self.plan.hookpoints.items()}
-        for start in range(0, len(tokens), self.sequences_per_forward):
-            part = slice(start, start + self.sequences_per_forward)
+        for start in range(0, len(tokens), self.plan.sequences_per_forward):
+            part = slice(start, start + self.plan.sequences_per_forward)
             batch = torch.from_numpy(tokens[part].astype("int64")).to(self.subject.device)
             for name, found in self.subject.activations(batch, list(activations)).items():
                 if found.shape[:2] != batch.shape:
@@ -113,8 +114,8 @@ def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: Sub
     """Fill a store with the activations of a corpus' training split; needs an initialised Ray.
 
     The result depends on neither the number of workers nor on who was killed when: equal plans give equal bytes on machines of
-    one kind. (A matrix product may round differently on other processors, with other numbers of threads, or with other
-    `sequences_per_forward`.)
+    one kind. (A matrix product may round differently on other processors or with other numbers of threads. It also does with other
+    `sequences_per_forward`, which is why the plan holds that number.)
 
     Args:
         config: which activations, and who does the work.
@@ -143,7 +144,7 @@ def fill_store(
     done = total - plan.context_length * sum(last - first for first, last in map(plan.shard_range, missing))
     if monitor:
         monitor.progress(STAGE, done, total)
-    arguments = (plan, config.sequences_per_forward, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
+    arguments = (plan, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
     for _, report in run_pool(HarvestWorker, arguments, missing, config.num_workers, config.pool, monitor):
         done += report.tokens
         if monitor:
@@ -185,8 +186,10 @@ def make_plan(config: HarvestConfig, corpus: TokenCorpus, subject: SubjectConfig
         context_length=manifest.config.context_length,
         hookpoints=facts.widths,
         dtype=config.dtype,
+        compression=config.compression,
         num_sequences=config.num_sequences or available,
         sequences_per_shard=config.sequences_per_shard,
+        sequences_per_forward=config.sequences_per_forward,
         tokens_per_sequence=config.tokens_per_sequence,
         special_token_ids=facts.special_token_ids,
         seed=config.seed,

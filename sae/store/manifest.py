@@ -15,7 +15,7 @@ trace in it.
 import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -24,6 +24,7 @@ from sae.errors import InputError, PlanError
 from sae.storage import Place, to_json
 from sae.store.schema import StoreDtype
 
+SCHEMA_VERSION: Final = 2
 MANIFEST_KEY = "manifest.json"
 PLAN_KEY = "plan.json"
 CONCURRENT_READS = 16  # small objects in an object store take tens of milliseconds each
@@ -32,15 +33,17 @@ CONCURRENT_READS = 16  # small objects in an object store take tens of milliseco
 class StorePlan(Config):
     """All that determines the bytes of a store."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     subject: str = Field(description="name of the subject model, for readers; its digest is what counts")
     subject_digest: str = Field(description="sha256 over the subject's weights in the precision it ran in")
     corpus_digest: str = Field(description="digest of the corpus manifest")
     context_length: PositiveInt = Field(description="tokens in a sequence")
     hookpoints: dict[str, PositiveInt] = Field(min_length=1, description="d_in of each hookpoint")
     dtype: StoreDtype = Field("float16", description="precision of the stored activations")
+    compression: Literal["none", "zstd"] = Field("none", description="of the activations within a shard")
     num_sequences: PositiveInt = Field(description="sequences of the training split, from the first on")
     sequences_per_shard: PositiveInt = Field(256, description="sequences of a shard; the last one may hold fewer")
+    sequences_per_forward: PositiveInt = Field(32, description="sequences that run through the model at once: a matrix product rounds by its size")
     tokens_per_sequence: PositiveInt | None = Field(None, description="rows drawn from each sequence without replacement; null takes all")
     special_token_ids: list[NonNegativeInt] = Field(description="tokens whose activations are never stored (BOS, EOS)")
     seed: NonNegativeInt = Field(0, description="seed of the draw and of the order of rows within a shard")
@@ -58,13 +61,19 @@ class StorePlan(Config):
         """What must be equal for two plans to be one: everything but the subject's name, since a model may move."""
         return self.model_dump(mode="json", exclude={"subject"})
 
+    @property
+    def digest(self) -> str:
+        """Names what a store will hold before it is finished: the SHA-256 of `identity()` as JSON."""
+        return hashlib.sha256(to_json(self.identity())).hexdigest()
+
 
 class ShardEntry(Config):
     """One shard of one hookpoint, as the manifest lists it."""
 
     rows: NonNegativeInt
     bytes: NonNegativeInt
-    sha256: str
+    sha256: str = Field(description="of the object: proof against anyone")
+    checksum: str = Field(description="XXH3-128 of the object: proof against accidents, at the speed of memory")
     tokens_sha256: str = Field(description="of the object with the shard's sequences")
 
 
@@ -74,6 +83,8 @@ class Receipt(ShardEntry):
     sum: list[float] = Field(description="sum of x, [d_in]")
     sum_squared_norm: float = Field(description="sum of ‖x‖²")
     sum_norm: float = Field(description="sum of ‖x‖")
+    position_rows: list[NonNegativeInt] = Field(description="rows at each position of a sequence, [context_length]")
+    position_sum_norm: list[float] = Field(description="sum of ‖x‖ at each position, [context_length]")
 
     def entry(self) -> ShardEntry:
         """What the manifest keeps of it."""
@@ -88,6 +99,8 @@ class HookpointStatistics(Config):
     mean_squared_norm: float = Field(description="mean of ‖x‖²")
     mean_norm: float = Field(description="mean of ‖x‖")
     variance: float = Field(description="mean of ‖x − mean‖², summed over the d_in elements")
+    position_rows: list[NonNegativeInt] = Field(description="rows at each position of a sequence, [context_length]")
+    position_mean_norm: list[float] = Field(description="mean of ‖x‖ at each position, 0 where no row is, [context_length]")
 
 
 class StoreManifest(Config):
@@ -114,6 +127,28 @@ def tokens_key(shard: int) -> str:
     return f"tokens/{shard:06d}.arrow"
 
 
+def read_plan(place: Place) -> StorePlan:
+    """The plan of the store at `place`.
+
+    Raises:
+        InputError: there is none, or one of another release's schema.
+    """
+    found = place.get_json(PLAN_KEY)
+    _check_schema(place, PLAN_KEY, found)
+    return StorePlan.parse(found)
+
+
+def read_manifest(place: Place) -> StoreManifest:
+    """The manifest of the finished store at `place`.
+
+    Raises:
+        InputError: there is none, or one of another release's schema.
+    """
+    found = place.get_json(MANIFEST_KEY)
+    _check_schema(place, MANIFEST_KEY, found.get("plan") if isinstance(found, dict) else None)
+    return StoreManifest.parse(found)
+
+
 def start_store(place: Place, plan: StorePlan) -> None:
     """Write the plan, or check that it is the one the store was begun with.
 
@@ -123,7 +158,7 @@ def start_store(place: Place, plan: StorePlan) -> None:
     if not place.exists(PLAN_KEY):
         place.put_json(PLAN_KEY, plan.model_dump(mode="json"))
         return
-    found, wanted = StorePlan.parse(place.get_json(PLAN_KEY)).identity(), plan.identity()
+    found, wanted = read_plan(place).identity(), plan.identity()
     differing = [f"{name} (there {_short(found[name])}, now {_short(wanted[name])})" for name in wanted if found[name] != wanted[name]]
     if differing:
         raise PlanError(f"{place.url} holds a store made with another plan: {'; '.join(differing)}. Choose another output, or delete it")
@@ -144,7 +179,7 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
     """
     start_store(place, plan)
     if place.exists(MANIFEST_KEY):
-        return StoreManifest.parse(place.get_json(MANIFEST_KEY))
+        return read_manifest(place)
     missing = missing_shards(place, plan)
     if missing:
         raise InputError(f"{place.url} lacks {len(missing)} of {plan.num_shards} shards, the first is {missing[0]}: run the harvest again")
@@ -172,13 +207,26 @@ def merge_statistics(receipts: list[Receipt]) -> HookpointStatistics:
         raise InputError("the store holds no activation, since every token is a special one: check the corpus and the tokenizer")
     mean = [math.fsum(column) / rows for column in zip(*(receipt.sum for receipt in receipts if receipt.rows), strict=True)]
     mean_squared_norm = math.fsum(receipt.sum_squared_norm for receipt in receipts) / rows
+    position_rows = [sum(column) for column in zip(*(receipt.position_rows for receipt in receipts), strict=True)]
+    position_sums = map(math.fsum, zip(*(receipt.position_sum_norm for receipt in receipts), strict=True))
     return HookpointStatistics(
         rows=rows,
         mean=mean,
         mean_squared_norm=mean_squared_norm,
         mean_norm=math.fsum(receipt.sum_norm for receipt in receipts) / rows,
         variance=max(0.0, mean_squared_norm - math.fsum(value * value for value in mean)),
+        position_rows=position_rows,
+        position_mean_norm=[total / max(1, count) for total, count in zip(position_sums, position_rows, strict=True)],
     )
+
+
+def _check_schema(place: Place, key: str, plan: Any) -> None:
+    version = plan.get("schema_version") if isinstance(plan, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{place.path(key)} has no schema_version: it was not written by this tool, or was damaged; choose another place")
+    if version != SCHEMA_VERSION:
+        age, remedy = ("newer", "read it with that version") if version > SCHEMA_VERSION else ("older", "harvest again, into another place")
+        raise InputError(f"{place.path(key)} was written by a {age} version: it has schema {version}, this one knows {SCHEMA_VERSION}; {remedy}")
 
 
 def _read_receipts(place: Place, plan: StorePlan, hookpoint: str) -> list[Receipt]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from sae.corpus.packing import sequences_from_ipc
 from sae.errors import CorruptObjectError, HookpointError, InputError
 from sae.storage import Place, sha256_hex
-from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, HookpointStatistics, ShardEntry, StoreManifest, StorePlan, receipt_key, shard_key, tokens_key
+from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, HookpointStatistics, ShardEntry, StorePlan, read_manifest, receipt_key, shard_key, tokens_key
 from sae.store.schema import activation_pieces
 
 MAX_OPEN_SHARDS = 32  # two groups of the batch order; a remote shard is held in memory as long as it is open
@@ -45,7 +45,7 @@ class Store:
                 else "no store: run the harvest, or check the path"
             )
             raise InputError(f"{place.url} holds {state}")
-        self.manifest = StoreManifest.parse(place.get_json(MANIFEST_KEY))
+        self.manifest = read_manifest(place)
         self._open: OrderedDict[str, pa.Table] = OrderedDict()
         self._verified: set[str] = set()
         self._lock = threading.Lock()

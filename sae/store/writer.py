@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
+import xxhash
 from jaxtyping import Float, Int64, Shaped, UInt32, UInt64
 from torch import Tensor
 
@@ -78,7 +79,7 @@ def write_shard(
         rows = to_stored_dtype(rows, plan.dtype, hookpoint).cpu()
         schema = shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype)
         data = rows_to_ipc(schema, sequence_ids, positions, tokens.reshape(-1)[flat], rows)
-        receipt = _receipt(rows, data, tokens_sha256)
+        receipt = _receipt(plan, rows, positions, data, tokens_sha256)
         place.put(shard_key(hookpoint, shard), data)
         place.put_json(receipt_key(hookpoint, shard), receipt.model_dump(mode="json"))
         receipts[hookpoint] = receipt
@@ -111,24 +112,26 @@ def _random_numbers(plan: StorePlan, shard: int, stream: int, count: int) -> UIn
     return numbers
 
 
-def _receipt(rows: Float[Tensor, "row d_in"], data: pa.Buffer, tokens_sha256: str) -> Receipt:
+def _receipt(plan: StorePlan, rows: Float[Tensor, "row d_in"], positions: UInt32[np.ndarray, " row"], data: pa.Buffer, tokens_sha256: str) -> Receipt:
     total = np.zeros(rows.shape[1])
-    squared_norm = norm = 0.0
-    for block in rows.split(_ROWS_IN_CACHE):
+    squared_norms = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS_IN_CACHE):
         # NumPy and not torch: its order of summation does not depend on the number of threads.
-        values = block.to(torch.float64).numpy()
-        squares = np.einsum("ij,ij->i", values, values)
+        values = rows[start : start + _ROWS_IN_CACHE].to(torch.float64).numpy()
+        np.einsum("ij,ij->i", values, values, out=squared_norms[start : start + _ROWS_IN_CACHE])
         total += values.sum(axis=0)
-        squared_norm += float(squares.sum())
-        norm += float(np.sqrt(squares).sum())
+    norms = np.sqrt(squared_norms)
     return Receipt(
         rows=len(rows),
         bytes=len(data),
         sha256=sha256_hex(data),
+        checksum=xxhash.xxh3_128_hexdigest(data),
         tokens_sha256=tokens_sha256,
         sum=total.tolist(),
-        sum_squared_norm=squared_norm,
-        sum_norm=norm,
+        sum_squared_norm=float(squared_norms.sum()),
+        sum_norm=float(norms.sum()),
+        position_rows=np.bincount(positions, minlength=plan.context_length).tolist(),
+        position_sum_norm=np.bincount(positions, weights=norms, minlength=plan.context_length).tolist(),
     )
 
 

@@ -85,7 +85,7 @@ def die_once(place: Place, name: str) -> None:
 def harvest_here(place: Place, plan: StorePlan, corpus, subject: SubjectConfig, shards=None) -> None:
     """What a harvest does, without Ray and one shard after another."""
     start_store(place, plan)
-    worker = HarvestWorker(plan, CONFIG.sequences_per_forward, corpus.place.url, place.url, subject)
+    worker = HarvestWorker(plan, corpus.place.url, place.url, subject)
     for shard in range(plan.num_shards) if shards is None else shards:
         worker.run(shard)
 
@@ -190,11 +190,11 @@ def test_a_corpus_that_does_not_fit_is_refused(tiny_corpus, subject, facts):
 
 def test_a_subject_that_changed_meanwhile_is_refused(tmp_path, tiny_corpus, subject, plan):
     with pytest.raises(PlanError, match="changed while it was harvested"):
-        HarvestWorker(plan.model_copy(update={"subject_digest": "other"}), 4, tiny_corpus.place.url, str(tmp_path), subject)
+        HarvestWorker(plan.model_copy(update={"subject_digest": "other"}), tiny_corpus.place.url, str(tmp_path), subject)
 
 
 def test_activations_beyond_float16_end_the_harvest_with_advice(tmp_path, tiny_corpus, subject, plan, monkeypatch):
-    worker = HarvestWorker(plan, 4, tiny_corpus.place.url, str(tmp_path), subject)
+    worker = HarvestWorker(plan, tiny_corpus.place.url, str(tmp_path), subject)
     original = worker.subject.activations
     monkeypatch.setattr(worker.subject, "activations", lambda *given: {name: found * 1e6 for name, found in original(*given).items()})
     with pytest.raises(ConfigError, match="to store them as float16: choose bfloat16 or float32"):

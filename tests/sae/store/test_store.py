@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import xxhash
 
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, InputError, PlanError
 from sae.storage import Place, sha256_hex
-from sae.store.manifest import StorePlan, finish_store, missing_shards, receipt_key, shard_key, start_store
+from sae.store.manifest import StorePlan, finish_store, missing_shards, read_manifest, receipt_key, shard_key, start_store
 from sae.store.reader import Store
 from sae.store.schema import RECORD_BATCH_ROWS
 from sae.store.writer import selected_tokens, write_shard
@@ -121,6 +122,23 @@ def test_statistics_are_those_of_the_stored_rows(place):
     assert found.mean_squared_norm == pytest.approx((x**2).sum(axis=1).mean(), rel=1e-12)
     assert found.mean_norm == pytest.approx(np.linalg.norm(x, axis=1).mean(), rel=1e-12)
     assert found.variance == pytest.approx(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean(), rel=1e-9)
+    norms, positions = np.linalg.norm(x, axis=1), np.concatenate([store.table(MLP, shard)["position"].to_numpy() for shard in range(3)])
+    assert found.position_rows == [int((positions == at).sum()) for at in range(CONTEXT_LENGTH)]
+    expected = [norms[positions == at].mean() if (positions == at).any() else 0.0 for at in range(CONTEXT_LENGTH)]
+    np.testing.assert_allclose(found.position_mean_norm, expected, rtol=1e-12)
+
+
+def test_a_receipt_holds_both_digests_of_its_object(place):
+    store = finished(place, make_plan())
+    data = place.get(shard_key(MLP, 1))
+    entry = store.manifest.shards[MLP][1]
+    assert (entry.bytes, entry.sha256, entry.checksum) == (len(data), sha256_hex(data), xxhash.xxh3_128_hexdigest(data))
+
+
+def test_a_plans_digest_names_the_store_before_it_is_finished():
+    assert make_plan().digest == make_plan(subject="elsewhere").digest
+    others = [make_plan(seed=6), make_plan(sequences_per_forward=31), make_plan(compression="zstd")]
+    assert len({make_plan().digest, *(plan.digest for plan in others)}) == 4
 
 
 def test_a_slice_that_crosses_record_batches_is_whole(place):
@@ -208,9 +226,9 @@ def test_every_change_of_the_plan_changes_the_digest_but_the_subjects_name_does_
     assert finished(place.child("moved"), make_plan(subject="elsewhere")).manifest.digest == digests[0]
 
 
-def test_the_bytes_are_those_of_the_first_release(place):
+def test_the_bytes_are_those_of_schema_2(place):
     # If this changes (a new pyarrow may lay a file out otherwise), unfinished stores of older releases cannot be continued to the same bytes.
-    assert finished(place, make_plan(tokens_per_sequence=3)).manifest.digest == "54e56bdacee1e2e3163fbebee6abdf40501028e61108472f1ee11601c8ea35d8"
+    assert finished(place, make_plan(tokens_per_sequence=3)).manifest.digest == "1abfb2afba791818cf976c075711e8e42ada4bba54741e42a91f4bffab9b905a"
 
 
 # What goes wrong
@@ -221,6 +239,19 @@ def test_another_plan_is_an_error_that_names_the_differing_field(place):
     start_store(place, make_plan(subject="elsewhere"))
     with pytest.raises(PlanError, match=r"another plan: dtype \(there 'float16', now 'float32'\); seed \(there 5, now 6\)\. Choose"):
         start_store(place, make_plan(dtype="float32", seed=6))
+
+
+@pytest.mark.parametrize(("version", "message"), [(3, "newer version: it has schema 3, this one knows 2; read it with that"), (1, "older version")])
+def test_a_store_of_another_release_is_refused(place, version, message):
+    finished(place, make_plan())
+    plan, manifest = place.get_json("plan.json"), place.get_json("manifest.json")
+    plan["schema_version"] = manifest["plan"]["schema_version"] = version
+    place.put_json("plan.json", plan)
+    with pytest.raises(InputError, match=rf"plan\.json was written by a {message}"):
+        start_store(place, make_plan())
+    place.put_json("manifest.json", manifest)
+    with pytest.raises(InputError, match=rf"manifest\.json was written by a {message}"):
+        read_manifest(place)
 
 
 def test_an_unfinished_store_is_not_read(place):
