@@ -158,7 +158,7 @@ def _step_seconds(config: DictionaryConfig, vectors: Tensor, batch_size: int, st
         if step == 1:  # the first builds the optimiser's state
             began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        dictionary.training_pass(x, None).losses["total"].backward()
+        dictionary.training_pass(x).losses["total"].backward()
         dictionary.before_step()
         optimizer.step()
         dictionary.after_step()

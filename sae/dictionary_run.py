@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from sae.architectures.base import Dictionary, TrainingPass
+from sae.architectures.base import Dictionary, StepContext, TrainingPass
 from sae.architectures.config import SAEConfig
 from sae.checkpoint import TrainingState, put_json_lines, restore_state, save_state
 from sae.config import Config
@@ -98,7 +98,8 @@ class DictionaryRun:
             raise WidthError(f"dictionary {name!r} has d_in {d_in}, the store has {x.shape[1]}: train it on a store of its width")
         began = time.perf_counter()
         dead = self.tracker.dead(self.schedule.dead_window_vectors)
-        result = self.dictionary.training_pass(x, dead, self._sparsity_scale())
+        context = StepContext(dead=dead, sparsity_scale=self._sparsity_scale(), fraction=self.step / self.schedule.num_steps)
+        result = self.dictionary.training_pass(x, context)
         losses = {term: loss.item() for term, loss in result.losses.items()}
         self._check_finite(losses)
         set_learning_rate(self.optimizer, learning_rate(self.config.optimizer, self.step, self.schedule.num_steps))

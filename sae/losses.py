@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.kernels.sparse import Features, feature_sums
+from sae.parallel import ALONE, Workers
 
 
 def mean_squared_errors(x: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
@@ -27,24 +28,31 @@ def l1_norms(features: Features) -> Float[Tensor, " batch"]:
     return feature_sums(features)
 
 
-def normalized_squared_error(x: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+def normalized_squared_error(
+    x: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"], workers: Workers = ALONE
+) -> Float[Tensor, ""]:
     """Σ‖x − x̂‖² / Σ‖x − x̄‖², both sums over the batch and x̄ its mean: 1 for the best constant guess, whatever the units.
 
-    A batch without variance has nothing to explain: 0, never NaN.
+    A batch without variance has nothing to explain: 0, never NaN. Where the batch is spread over workers, the first sum is over the
+    rows of this one and the second over all, so that the workers' results add up to the loss.
 
     Reference: Gao et al. 2024 (arXiv 2406.04093), section 2.1, "normalized MSE"; their mean and variance are of a large sample,
         here of the batch.
     """
-    variance = (x - x.mean(0)).square().sum()
+    mean = workers.sum_rows(x.sum(0)) / workers.num_rows(len(x))
+    variance = workers.sum_rows((x - mean).square().sum())
     return torch.where(variance > 0, (x - reconstruction).square().sum() / variance.clamp_min(torch.finfo(x.dtype).tiny), 0.0)
 
 
-def auxiliary_squared_error(error: Float[Tensor, "batch d_in"], prediction: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+def auxiliary_squared_error(
+    error: Float[Tensor, "batch d_in"], prediction: Float[Tensor, "batch d_in"], workers: Workers = ALONE
+) -> Float[Tensor, ""]:
     """Normalised squared error of predicting the main reconstruction's error e = x − x̂ from dead features; `error` is a constant.
 
     Where it is NaN or infinite it is a constant 0, without gradient: dead features may hold anything, and must not end a healthy run.
 
     Reference: Gao et al. 2024 (arXiv 2406.04093), appendix A.2, "AuxK".
     """
-    loss = normalized_squared_error(error.detach(), prediction)
-    return loss if bool(torch.isfinite(loss)) else torch.zeros_like(loss)  # 0 · NaN is NaN, so the gradient must not exist at all
+    loss = normalized_squared_error(error.detach(), prediction, workers)
+    healthy = bool(torch.isfinite(workers.sum_rows(loss.detach())))  # asked of all, or workers would take steps of different losses
+    return loss if healthy else torch.zeros_like(loss)  # 0 · NaN is NaN, so the gradient must not exist at all

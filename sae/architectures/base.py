@@ -3,15 +3,36 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from sae.errors import WidthError
 from sae.kernels.features import decode_features
 from sae.kernels.sparse import Features, SparseFeatures, as_dense, as_sparse, firings_of
+from sae.parallel import ALONE, Workers
+
+
+@dataclass(frozen=True, eq=False)
+class StepContext:
+    """What a training pass must know beside its batch.
+
+    Args:
+        dead: features that have long been silent, for losses that revive them; None: not known, none are revived.
+        sparsity_scale: factor of the sparsity term, for warming it up; of no effect where sparsity is built in.
+        fraction: share of the run's steps that are done, for what anneals.
+        target: raw activations to reconstruct, row by row with the batch (transcoders); None: the batch itself.
+        workers: who else holds rows of the same batch, or features of the same dictionary.
+    """
+
+    dead: Bool[Tensor, " d_sae"] | None = None
+    sparsity_scale: float = 1.0
+    fraction: float = 0.0
+    target: Float[Tensor, "batch d_out"] | None = None
+    workers: Workers = ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +46,7 @@ class TrainingPass:
     """
 
     losses: dict[str, Float[Tensor, ""]]
-    reconstruction: Float[Tensor, "batch d_in"]
+    reconstruction: Float[Tensor, "batch d_out"]
     code: Features
 
     @cached_property
@@ -44,34 +65,61 @@ class TrainingPass:
         return self.firings > 0
 
 
-class Dictionary(nn.Module, ABC):
-    """A sparse autoencoder: x̂ = (f(x · s) W_dec + b_dec) / s, where s is `input_scale`.
+FIRST_STEP = StepContext()
 
-    Every method takes and returns raw activations; inside, weights, features and losses live in scaled units x · s. The decoder's
-    rows, the features' directions, have unit norm after `initialize` and after every `after_step`.
+
+class Dictionary(nn.Module, ABC):
+    """A sparse dictionary: x̂ = (f(x · s) W_dec + b_dec) / s, where s is `input_scale`.
+
+    Every method takes and returns raw activations; inside, weights, features and losses live in scaled units x · s. Where
+    `unit_norm_decoder`, the decoder's rows, the features' directions, have unit norm after `initialize` and after every `after_step`.
+
+    A dictionary with `d_out` is a transcoder: it reconstructs another activation of width d_out, the target, from the one it encodes:
+    ŷ = (f(x · s) W_dec + b_dec) / s', where s' is `output_scale`; b_dec then lives in the target's space, and nothing is subtracted
+    from x before encoding. Reference: Dunefsky et al. 2024 (arXiv 2406.11944), section 3.
+
+    Losses are sums over this process's rows divided by the rows (or the variance) of the whole batch, so that gradients summed over
+    data-parallel workers are those of one worker.
 
     Args:
         config: of the architecture.
-        d_in: activation width.
+        d_in: width of the activations it encodes.
+        d_out: width of the activations it reconstructs, for a transcoder; None: it reconstructs what it encodes.
+
+    Attributes:
+        unit_norm_decoder: whether the rows of W_dec are kept at unit norm.
+        feature_parallel: whether it can be trained with its features spread over workers.
+        feature_axes: along which axis of a parameter or buffer its features lie; all others are the same for every feature.
     """
 
+    unit_norm_decoder: ClassVar[bool] = True
+    feature_parallel: ClassVar[bool] = True
+    feature_axes: ClassVar[dict[str, int]] = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
     input_scale: Float[Tensor, ""]
+    output_scale: Float[Tensor, ""] | None
 
-    def __init__(self, config: Any, d_in: int) -> None:
+    def __init__(self, config: Any, d_in: int, d_out: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.architecture: str = config.architecture
         self.d_in = d_in
+        self.d_out = d_in if d_out is None else d_out
+        self.is_transcoder = d_out is not None
         self.d_sae: int = config.d_sae
-        self.W_enc = nn.Parameter(torch.empty(d_in, self.d_sae))
-        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
-        self.W_dec = nn.Parameter(torch.empty(self.d_sae, d_in))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_buffer("input_scale", torch.ones(()))
-        self.initialize(torch.zeros(d_in), torch.Generator().manual_seed(0))
+        self.register_buffer("output_scale", torch.ones(()) if self.is_transcoder else None)
+        self.build()
+        self.initialize(torch.zeros(self.d_out), torch.Generator().manual_seed(0))
+
+    def build(self) -> None:
+        """Make the parameters and buffers, with any values: `initialize` follows."""
+        self.W_enc = nn.Parameter(torch.empty(self.d_in, self.d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.W_dec = nn.Parameter(torch.empty(self.d_sae, self.d_out))
+        self.b_dec = nn.Parameter(torch.zeros(self.d_out))
 
     @abstractmethod
-    def initialize(self, b_dec: Float[Tensor, " d_in"], generator: torch.Generator) -> None:
+    def initialize(self, b_dec: Float[Tensor, " d_out"], generator: torch.Generator) -> None:
         """Set all weights anew, drawing from `generator`; `b_dec` is in scaled units."""
 
     @abstractmethod
@@ -79,31 +127,56 @@ class Dictionary(nn.Module, ABC):
         """The features of scaled activations, held in whichever way is cheaper."""
 
     @abstractmethod
-    def training_pass(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None = None, sparsity_scale: float = 1.0) -> TrainingPass:
+    def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Encode, decode and price one batch.
 
         Args:
             x: raw activations.
-            dead: features that have long been silent, for losses that revive them.
-            sparsity_scale: factor of the sparsity term, for warming it up; of no effect where sparsity is built in.
+            context: what else the step knows.
 
         Raises:
-            WidthError: x is not of width d_in.
+            WidthError: x is not of width d_in, or the target not of width d_out.
         """
 
     @abstractmethod
-    def vector_losses(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
         """The loss of each vector by itself, without gradient: by it, inputs are drawn for resampling."""
 
     def scaled(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
-        """Raw activations in the units of the weights.
+        """Raw activations in the units of the encoder.
 
         Raises:
             WidthError: x is not of shape [batch, d_in].
         """
         if x.ndim != 2 or x.shape[1] != self.d_in:
             raise WidthError(f"activations of shape {list(x.shape)} given to a dictionary that takes [batch, {self.d_in}]: flatten or pick another")
-        return x.to(self.W_enc.dtype) * self.input_scale
+        return x.to(self.W_dec.dtype) * self.input_scale
+
+    def scaled_target(self, x: Float[Tensor, "batch d_in"], target: Float[Tensor, "batch d_out"] | None) -> Float[Tensor, "batch d_out"]:
+        """What is to be reconstructed, in the units of the decoder.
+
+        Raises:
+            WidthError: a transcoder has no target, an autoencoder has one, or the target is not of shape [batch, d_out].
+        """
+        if not self.is_transcoder:
+            if target is not None:
+                raise WidthError("a target was given to an autoencoder: leave it out, or build the dictionary with d_out")
+            return self.scaled(x)
+        if target is None or target.shape != (len(x), self.d_out):
+            found = "no target" if target is None else f"a target of shape {list(target.shape)}"
+            raise WidthError(
+                f"{found} given to a transcoder that reconstructs [{len(x)}, {self.d_out}]: give the activations of its target hookpoint"
+            )
+        return target.to(self.W_dec.dtype) * self.decoded_scale
+
+    @property
+    def decoded_scale(self) -> Float[Tensor, ""]:
+        """The scale of what is reconstructed."""
+        return self.input_scale if self.output_scale is None else self.output_scale
+
+    def center(self, workers: Workers = ALONE) -> Float[Tensor, " d_in"]:
+        """What is subtracted before encoding: b_dec, or nothing in a transcoder, whose b_dec lives in another space."""
+        return self.b_dec.new_zeros(self.d_in) if self.is_transcoder else workers.to_features(self.b_dec)
 
     def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """The features of raw activations, with their zeros; differentiable."""
@@ -113,26 +186,41 @@ class Dictionary(nn.Module, ABC):
         """The features of raw activations that fired; differentiable."""
         return as_sparse(self.features(self.scaled(x)))
 
-    def decode(self, features: Features) -> Float[Tensor, "batch d_in"]:
-        """Raw activations from features: (f W_dec + b_dec) / input_scale."""
-        return (decode_features(features, self.W_dec) + self.b_dec) / self.input_scale
+    def decode_scaled(self, features: Features, workers: Workers = ALONE) -> Float[Tensor, "batch d_out"]:
+        """The reconstruction f W_dec + b_dec in scaled units, summed over the workers that hold the features."""
+        return workers.sum_features(decode_features(features, self.W_dec)) + self.b_dec
 
-    def forward(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
-        """The reconstruction of raw activations."""
+    def decode(self, features: Features) -> Float[Tensor, "batch d_out"]:
+        """Raw activations from features: (f W_dec + b_dec) / scale."""
+        return self.decode_scaled(features) / self.decoded_scale
+
+    def forward(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
+        """The reconstruction in raw units: of x itself, or of a transcoder's target."""
         return self.decode(self.features(self.scaled(x)))
+
+    def draw_directions(self, generator: torch.Generator) -> None:
+        """Decoder rows of random direction and unit norm; the encoder their transpose, or, in a transcoder, other such directions."""
+        self.W_dec.copy_(normalize(torch.randn(self.W_dec.shape, generator=generator)))
+        self.W_enc.copy_(normalize(torch.randn(self.W_enc.T.shape, generator=generator)).T if self.is_transcoder else self.W_dec.T)
+
+    def result(self, losses: dict[str, Float[Tensor, ""]], reconstruction: Float[Tensor, "batch d_out"], features: Features) -> TrainingPass:
+        """A training pass from its loss terms and, in scaled units, what was decoded and encoded."""
+        total = {"total": torch.stack(list(losses.values())).sum()}
+        return TrainingPass(losses | total, reconstruction.detach() / self.decoded_scale, features.detach())
 
     @torch.no_grad()
     def before_step(self) -> None:
         """Remove the gradient parallel to each feature's direction: the step's renormalisation would undo it, Adam's moments would not.
 
-        Reference: Bricken et al. 2023, Towards Monosemanticity, appendix "Sparse Autoencoders".
+        Nothing where the decoder is free. Reference: Bricken et al. 2023, Towards Monosemanticity, appendix "Sparse Autoencoders".
         """
-        if self.W_dec.grad is not None:
+        if self.unit_norm_decoder and self.W_dec.grad is not None:
             parallel = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)
             self.W_dec.grad.addcmul_(parallel[:, None], self.W_dec, value=-1)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Renormalise each feature's direction to unit norm; a zero row stays as it is."""
-        norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
-        self.W_dec.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))
+        """Renormalise each feature's direction to unit norm, where that is promised; a zero row stays as it is."""
+        if self.unit_norm_decoder:
+            norms = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
+            self.W_dec.div_(norms.clamp_min(torch.finfo(norms.dtype).tiny))

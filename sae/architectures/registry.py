@@ -8,6 +8,6 @@ from sae.architectures.topk import TopKDictionary
 ARCHITECTURES: dict[str, type[Dictionary]] = {"relu": ReluDictionary, "topk": TopKDictionary}
 
 
-def build_dictionary(config: SAEConfig, d_in: int) -> Dictionary:
-    """A new dictionary of the architecture that `config` names; call `initialize` before training it."""
-    return ARCHITECTURES[config.architecture](config, d_in)
+def build_dictionary(config: SAEConfig, d_in: int, d_out: int | None = None) -> Dictionary:
+    """A new dictionary of the architecture that `config` names, a transcoder if it has `d_out`; call `initialize` before training it."""
+    return ARCHITECTURES[config.architecture](config, d_in, d_out)

@@ -1,14 +1,15 @@
 """The ReLU autoencoder with an L1 penalty."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from sae.architectures.base import Dictionary, TrainingPass
+from sae.architectures.base import FIRST_STEP, Dictionary, StepContext, TrainingPass
 from sae.architectures.config import ReluConfig
-from sae.kernels.features import decode_features, encode_relu
+from sae.kernels.features import encode_relu
 from sae.kernels.sparse import Features
 from sae.losses import l1_norms, mean_squared_errors
+from sae.parallel import ALONE, Workers
 
 
 class ReluDictionary(Dictionary):
@@ -23,7 +24,7 @@ class ReluDictionary(Dictionary):
     config: ReluConfig
 
     @torch.no_grad()
-    def initialize(self, b_dec: Float[Tensor, " d_in"], generator: torch.Generator) -> None:
+    def initialize(self, b_dec: Float[Tensor, " d_out"], generator: torch.Generator) -> None:
         """Kaiming-uniform weights, unit-norm decoder rows, b_enc = 0."""
         for weight, fan_in in ((self.W_enc, self.d_in), (self.W_dec, self.d_sae)):
             drawn = torch.empty(weight.shape)
@@ -33,26 +34,25 @@ class ReluDictionary(Dictionary):
         self.b_dec.copy_(b_dec)
         self.after_step()
 
-    def features(self, scaled: Float[Tensor, "batch d_in"]) -> Features:
+    def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """ReLU((x − b_dec) W_enc + b_enc)."""
-        return encode_relu(scaled, self.b_dec, self.W_enc, self.b_enc)
+        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc)
 
-    def training_pass(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None = None, sparsity_scale: float = 1.0) -> TrainingPass:
+    def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`; dead features are left to resampling."""
-        scaled = self.scaled(x)
-        features = self.features(scaled)
-        reconstruction = decode_features(features, self.W_dec) + self.b_dec
+        workers, rows = context.workers, context.workers.num_rows(len(x))
+        features = self.features(self.scaled(x), workers)
+        reconstruction = self.decode_scaled(features, workers)
+        norms = workers.sum_features(l1_norms(features))
         losses = {
-            "reconstruction": mean_squared_errors(scaled, reconstruction).mean(),
-            "sparsity": sparsity_scale * self.config.l1_coefficient * l1_norms(features).mean(),
+            "reconstruction": mean_squared_errors(self.scaled_target(x, context.target), reconstruction).sum() / rows,
+            "sparsity": context.sparsity_scale * self.config.l1_coefficient * norms.sum() / rows,
         }
-        losses["total"] = losses["reconstruction"] + losses["sparsity"]
-        return TrainingPass(losses, reconstruction.detach() / self.input_scale, features.detach())
+        return self.result(losses, reconstruction, features)
 
     @torch.no_grad()
-    def vector_losses(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
         """The two terms of each vector, at full l1_coefficient."""
-        scaled = self.scaled(x)
-        features = self.features(scaled)
-        reconstruction = decode_features(features, self.W_dec) + self.b_dec
-        return mean_squared_errors(scaled, reconstruction) + self.config.l1_coefficient * l1_norms(features)
+        features = self.features(self.scaled(x), context.workers)
+        errors = mean_squared_errors(self.scaled_target(x, context.target), self.decode_scaled(features, context.workers))
+        return errors + self.config.l1_coefficient * context.workers.sum_features(l1_norms(features))

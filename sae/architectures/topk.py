@@ -3,14 +3,17 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from sae.architectures.base import Dictionary, TrainingPass
+from sae.architectures.base import FIRST_STEP, Dictionary, StepContext, TrainingPass
 from sae.architectures.config import TopKConfig
-from sae.kernels.features import decode_features, encode_topk
+from sae.kernels.features import decode_features, encode_at
+from sae.kernels.selection import keep_largest_of_row
 from sae.kernels.sparse import SparseFeatures
+from sae.kernels.support import support_topk
 from sae.losses import auxiliary_squared_error, mean_squared_errors, normalized_squared_error
+from sae.parallel import ALONE, Workers
 
 
 class TopKDictionary(Dictionary):
@@ -33,42 +36,51 @@ class TopKDictionary(Dictionary):
         return 1 << round(math.log2(max(1.0, self.d_in / 2)))
 
     @torch.no_grad()
-    def initialize(self, b_dec: Float[Tensor, " d_in"], generator: torch.Generator) -> None:
+    def initialize(self, b_dec: Float[Tensor, " d_out"], generator: torch.Generator) -> None:
         """Decoder rows of random direction, the encoder their transpose, b_enc = 0."""
-        self.W_dec.copy_(torch.randn(self.W_dec.shape, generator=generator))
-        self.after_step()
-        self.W_enc.copy_(self.W_dec.t())
+        self.draw_directions(generator)
         self.b_enc.zero_()
         self.b_dec.copy_(b_dec)
 
-    def features(self, scaled: Float[Tensor, "batch d_in"]) -> SparseFeatures:
+    def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> SparseFeatures:
         """The k largest entries of ReLU((x − b_dec) W_enc + b_enc) per row."""
-        return encode_topk(scaled, self.b_dec, self.W_enc, self.b_enc, self.config.k)
+        return encode_topk_over(scaled, self.center(workers), self.W_enc, self.b_enc, self.config.k, workers)
 
-    def training_pass(self, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None = None, sparsity_scale: float = 1.0) -> TrainingPass:
+    def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `auxiliary` (0 where nothing is dead)."""
-        scaled = self.scaled(x)
-        features = self.features(scaled)
-        reconstruction = decode_features(features, self.W_dec) + self.b_dec
+        scaled, target = self.scaled(x), self.scaled_target(x, context.target)
+        features = self.features(scaled, context.workers)
+        reconstruction = self.decode_scaled(features, context.workers)
         losses = {
-            "reconstruction": normalized_squared_error(scaled, reconstruction),
-            "auxiliary": self.config.aux_coefficient * self._auxiliary_loss(scaled, reconstruction.detach(), dead),
+            "reconstruction": normalized_squared_error(target, reconstruction, context.workers),
+            "auxiliary": self.config.aux_coefficient * self.auxiliary_loss(scaled, target - reconstruction.detach(), context),
         }
-        losses["total"] = losses["reconstruction"] + losses["auxiliary"]
-        return TrainingPass(losses, reconstruction.detach() / self.input_scale, features.detach())
+        return self.result(losses, reconstruction, features)
 
     @torch.no_grad()
-    def vector_losses(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
         """Mean squared error of each vector, in scaled units."""
-        scaled = self.scaled(x)
-        return mean_squared_errors(scaled, decode_features(self.features(scaled), self.W_dec) + self.b_dec)
+        features = self.features(self.scaled(x), context.workers)
+        return mean_squared_errors(self.scaled_target(x, context.target), self.decode_scaled(features, context.workers))
 
-    def _auxiliary_loss(
-        self, scaled: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"] | None
-    ) -> Float[Tensor, ""]:
-        if dead is None or self.config.aux_coefficient == 0 or not bool(dead.any()):
+    def auxiliary_loss(self, scaled: Float[Tensor, "batch d_in"], error: Float[Tensor, "batch d_out"], context: StepContext) -> Float[Tensor, ""]:
+        """How badly the aux_k largest dead features predict `error`, a constant; 0 where nothing is dead."""
+        dead, workers = context.dead, context.workers
+        if dead is None or self.config.aux_coefficient == 0 or not bool(workers.gather_features(dead.any().view(1)).any()):
             return scaled.new_zeros(())
         ids = dead.nonzero().view(-1)
         W_enc, b_enc, W_dec = self.W_enc.index_select(1, ids), self.b_enc.index_select(0, ids), self.W_dec.index_select(0, ids)
-        features = encode_topk(scaled, self.b_dec, W_enc, b_enc, self.aux_k)
-        return auxiliary_squared_error(scaled - reconstruction, decode_features(features, W_dec))
+        features = encode_topk_over(scaled, self.center(workers), W_enc, b_enc, self.aux_k, workers)
+        return auxiliary_squared_error(error, workers.sum_features(decode_features(features, W_dec)), workers)
+
+
+def encode_topk_over(
+    x: Float[Tensor, "batch d_in"],
+    center: Float[Tensor, " d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    k: int,
+    workers: Workers,
+) -> SparseFeatures:
+    """The k largest entries per row of ReLU((x − center) W_enc + b_enc), over the features of all workers."""
+    return encode_at(x, center, W_enc, b_enc, keep_largest_of_row(support_topk(x, center, W_enc, b_enc, k), k, workers))

@@ -7,6 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load, save
 
+from sae.architectures.base import StepContext
 from sae.architectures.config import ReluConfig, SAEConfig, TopKConfig
 from sae.architectures.registry import ARCHITECTURES, build_dictionary
 from sae.errors import ConfigError, WidthError
@@ -89,7 +90,7 @@ def test_shapes_and_signs(dictionary, x):
 
 @pytest.mark.parametrize("dead", [None, some_dead()], ids=["none-dead", "some-dead"])
 def test_features_losses_and_gradients_are_those_of_the_published_formula(dictionary, x, dead):
-    found = dictionary.training_pass(x, dead)
+    found = dictionary.training_pass(x, StepContext(dead=dead))
     found.losses["total"].backward()
     reference = copy.deepcopy(dictionary).double()
     reference.zero_grad()
@@ -105,13 +106,13 @@ def test_features_losses_and_gradients_are_those_of_the_published_formula(dictio
 
 
 def test_the_loss_is_the_sum_of_its_terms(dictionary, x):
-    losses = dictionary.training_pass(x, some_dead()).losses
+    losses = dictionary.training_pass(x, StepContext(dead=some_dead())).losses
     assert losses["total"].item() == pytest.approx(sum(loss.item() for name, loss in losses.items() if name != "total"))
     assert all(loss.ndim == 0 for loss in losses.values())
 
 
 def test_a_training_pass_tells_what_it_computed(dictionary, x):
-    found = dictionary.training_pass(x, None)
+    found = dictionary.training_pass(x)
     features = dictionary.encode(x)
     assert isinstance(found.features, SparseFeatures)
     assert torch.equal(found.features.to_dense(), features)
@@ -136,14 +137,14 @@ def test_activations_in_other_units_give_the_same_features_and_losses(dictionary
     same.input_scale.fill_(SCALE / 4)
     torch.testing.assert_close(same.encode(4 * x), dictionary.encode(x))
     torch.testing.assert_close(same(4 * x), 4 * dictionary(x))
-    torch.testing.assert_close(same.training_pass(4 * x, None).losses, dictionary.training_pass(x, None).losses)
+    torch.testing.assert_close(same.training_pass(4 * x).losses, dictionary.training_pass(x).losses)
 
 
 def test_decoder_rows_have_unit_norm_at_the_start_and_after_every_step(dictionary, x):
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=0.1)
     for _ in range(2):
         torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(D_SAE))
-        dictionary.training_pass(x, None).losses["total"].backward()
+        dictionary.training_pass(x).losses["total"].backward()
         dictionary.before_step()
         along = (dictionary.W_dec.grad * dictionary.W_dec).sum(1)
         assert along.abs().max() < 1e-6
@@ -157,7 +158,7 @@ def test_vector_losses_average_to_the_loss_of_the_batch(dictionary, x):
     assert each.shape == (BATCH,)
     assert not each.requires_grad
     if dictionary.architecture == "relu":
-        assert each.mean().item() == pytest.approx(dictionary.training_pass(x, None).losses["total"].item(), rel=1e-6)
+        assert each.mean().item() == pytest.approx(dictionary.training_pass(x).losses["total"].item(), rel=1e-6)
     else:
         torch.testing.assert_close(each, (SCALE * (x - dictionary(x).detach())).square().mean(1))
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from sae.architectures.base import StepContext
 from sae.architectures.config import ReluConfig, TopKConfig
 from sae.architectures.registry import ARCHITECTURES, build_dictionary
 
@@ -30,7 +31,7 @@ def test_a_planted_dictionary_is_recovered(architecture):
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=3e-3)
     silent = torch.zeros(dictionary.d_sae)
     for _ in range(600):
-        found = dictionary.training_pass(planted_batch(directions, 512, generator), silent >= 20)
+        found = dictionary.training_pass(planted_batch(directions, 512, generator), StepContext(dead=silent >= 20))
         optimizer.zero_grad()
         found.losses["total"].backward()
         dictionary.before_step()
