@@ -6,6 +6,7 @@ installs and uploads nothing, and a submission that is repeated meets the one th
 
 import asyncio
 import contextlib
+import logging
 import os
 import shlex
 import time
@@ -53,13 +54,14 @@ def connect_jobs(address: str | None = None) -> JobSubmissionClient:
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets its environment overrule an argument; a flag is meant
     shown = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "this machine"
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)  # it tells of every connection that closes
     try:
         return JobSubmissionClient()
     except ray.exceptions.AuthenticationError:
         raise InputError(f"the cluster at {shown} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)") from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"no job server answers at {shown}: {reason.rstrip('.')} (expected --address http://HOST:8265, the head's dashboard port)") from None
+        raise InputError(f"no job server answers at {shown}: {reason.rstrip('.')} (expected --address http://HOST:8265)") from None
 
 
 def submit(client: JobSubmissionClient, verb: str, output: str, config: dict[str, Any], python: str = "python") -> Submission:

@@ -1,0 +1,113 @@
+"""Jobs on a real cluster of two nodes: submitted, followed, killed with a node, submitted again."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from sae.storage import Place
+from tests.journeys.conftest import ROOT
+from tests.real_cluster import RAY, RealCluster
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = RealCluster(head_cpus=1)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def submit(cluster, tmp_path):
+    """`monosem submit` as a user calls it; returns the running process."""
+
+    def start(verb, config, *arguments, environment=None):
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(config))
+        command = [
+            sys.executable,
+            "-m",
+            "jobs",
+            "submit",
+            verb,
+            "-c",
+            str(path),
+            "--address",
+            cluster.address,
+            "--python",
+            sys.executable,
+            *arguments,
+        ]
+        environment = {**cluster.environment, "PYTHONPATH": str(ROOT), **(environment or {})}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+def finished(process, timeout=240):
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def small_shards(tiny_run, output, **harvest):
+    return {**tiny_run, "output": str(output), "harvest": {**tiny_run["harvest"], "sequences_per_shard": 2, **harvest}}
+
+
+def test_a_harvest_that_loses_a_node_ends_as_an_undisturbed_one(submit, cluster, tiny_run, tmp_path):
+    code, log = finished(submit("harvest", small_shards(tiny_run, tmp_path / "calm", num_workers=1), "--follow"))
+    assert code == 0, log
+    assert "stage_finished" in log
+    calm = Place(tmp_path / "calm" / "store")
+
+    node = cluster.add_node()
+    disturbed = Place(tmp_path / "disturbed" / "store")
+    job = submit("harvest", small_shards(tiny_run, tmp_path / "disturbed"), "--follow")
+    wait_for_receipts(disturbed, 30, job)
+    cluster.kill(node)
+    killed = time.monotonic()
+    receipts = len(disturbed.list("receipts"))
+    wait_for_receipts(disturbed, receipts + 5, job)
+    print(f"work went on {time.monotonic() - killed:.1f} s after the node's death")
+    assert time.monotonic() - killed < 30
+    code, log = finished(job)
+    assert code == 0, log
+    print(f"finished {time.monotonic() - killed:.1f} s after the node's death")
+    assert disturbed.get("manifest.json") == calm.get("manifest.json")
+
+
+def test_the_same_submission_meets_the_running_job_and_another_one_is_refused(submit, cluster, tiny_run, tmp_path):
+    waiting = small_shards(tiny_run, tmp_path / "run", pool={"num_gpus": 1})  # there is no GPU, so the job runs until it is stopped
+    code, log = finished(submit("harvest", waiting))
+    assert (code, "event=submitted" in log) == (0, True), log
+    code, again = finished(submit("harvest", waiting))
+    assert (code, "event=already_running" in again) == (0, True), again
+    code, refused = finished(submit("harvest", waiting, "harvest.seed=7"))
+    assert (code, refused.count("\n")) == (2, 1), refused
+    assert "with another verb or configuration is" in refused
+    job_id = log.split("job=")[1].split()[0]
+    command = [RAY, "job", "stop", job_id, "--address", cluster.address]
+    assert "was stopped" in subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=120, check=True).stdout
+    code, log = finished(submit("harvest", waiting, "--follow", "harvest.pool.num_gpus=0"))
+    assert code == 0, log
+
+
+def test_the_exit_code_is_the_jobs_own_and_a_wrong_token_is_said(submit, tiny_run, tmp_path):
+    code, log = finished(submit("harvest", {**tiny_run, "output": str(tmp_path / "run"), "subject": {"model": "/nowhere/model"}}, "--follow"))
+    assert code == 2, log
+    assert "'/nowhere/model'" in log.splitlines()[-1]
+    code, log = finished(submit("harvest", small_shards(tiny_run, tmp_path / "run2"), environment={"RAY_AUTH_TOKEN": "wrong" * 8}))
+    assert (code, log.count("\n")) == (2, 1), log
+    assert "refuses the token" in log
+    assert "wrong" * 8 not in log
+
+
+def wait_for_receipts(store, number, job):
+    deadline = time.monotonic() + 120
+    while len(store.list("receipts")) < number:
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline, "the harvest does not get on"
+        time.sleep(0.05)
