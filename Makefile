@@ -36,6 +36,13 @@ install-test: .venv/installed-test
 
 peers: .venv-peers/installed  ## make .venv-peers with SAELens, dictionary_learning and sparsify, for benchmarks and tests beside them
 
+.venv-swift/installed: tests/servers/swift.txt
+	$(PYTHON) -m venv .venv-swift
+	.venv-swift/bin/pip install -q --disable-pip-version-check -r tests/servers/swift.txt
+	@touch $@
+
+swift: .venv-swift/installed  # a real S3 server for the tests, in its own environment
+
 system-tools:  # headless Chromium for the browser tests, where this user may install it
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo "no chromium: the browser tests will be skipped"

@@ -28,6 +28,8 @@ from sae.pretraining import PretrainingConfig, TransformerConfig, build_model
 from sae.storage import Place
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 # Two threads that wait for each other on a busy machine take many times as long as one, and the tensors of tests are small.
 torch.set_num_threads(1)
 
