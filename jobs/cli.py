@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobs.exchange import export_arguments, import_arguments
 from sae.errors import MonosemError
 from services.ray_environment import prepare_ray_environment
 
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
   monosem train -c run.yaml training.dictionaries.topk.sae.k=32
   monosem plan -c run.yaml
   monosem show runs/quickstart/store --verify
+  monosem serve runs/quickstart
   monosem submit run -c run.yaml --address http://head:8265 --follow
 
 `monosem VERB --help` lists every key with its default and unit."""
@@ -52,6 +54,16 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", action="store_true", help="read every object again and compare it with its receipt")
 
 
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="the run directory: a path or URL")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default %(default)s); others can read the report on any but loopback"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="TCP port (default %(default)s); 0 takes a free one")
+    parser.add_argument("--metrics-port", type=int, help="answer /metrics on this port instead, which visitors need not reach")
+    parser.add_argument("--wait", action="store_true", help="start although there is no report yet")
+
+
 def _submit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_verb", metavar="VERB", choices=STAGES, help=f"what to run there: {', '.join(STAGES)}")
     parser.add_argument("--address", metavar="URL", help="the head's job server, http://HOST:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS")
@@ -70,6 +82,9 @@ VERBS = {
     "report": Verb("gather what is there into one HTML file", _STAGE),
     "plan": Verb("say beforehand what a run will take", "jobs.plan:plan_verb"),
     "show": Verb("say what lies at a path or URL", "jobs.show:show_verb", _show_arguments, configured=False),
+    "serve": Verb("show the report of a run over HTTP", "jobs.serve:serve_verb", _serve_arguments, configured=False),
+    "export": Verb("write a dictionary in another library's layout", "jobs.exchange:export_verb", export_arguments, configured=False),
+    "import": Verb("read a dictionary in another library's layout", "jobs.exchange:import_verb", import_arguments, configured=False),
     "submit": Verb("run a verb as a job on a running Ray cluster", "jobs.submit:submit_verb", _submit_arguments),
 }
 STAGES = tuple(name for name, verb in VERBS.items() if verb.action == _STAGE)

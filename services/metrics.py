@@ -56,15 +56,22 @@ METRICS: tuple[Metric, ...] = (
     Metric("monosem_evaluation_loss_recovered", "gauge", "Loss recovered on held-out text.", ("dictionary", "ablation")),
     Metric("monosem_interpretation_features_total", "counter", "Features explained and scored.", ("source",)),
     Metric("monosem_interpretation_score", "gauge", "Median explanation score (Spearman).", ("source",)),
+    Metric("monosem_browser_requests_total", "counter", "Requests the browser answered; `status` is a class such as 2xx.", ("route", "status")),
+    Metric(
+        "monosem_browser_request_seconds", "histogram", "Time to answer a request of the browser.", ("route",),
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+    ),
 )  # fmt: skip
 
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
-def build_metrics(registry: CollectorRegistry) -> dict[str, Counter | Gauge | Histogram]:
-    """Register every declared metric; returns them by name."""
+def build_metrics(registry: CollectorRegistry, prefix: str = "monosem_") -> dict[str, Counter | Gauge | Histogram]:
+    """Register every declared metric whose name begins with `prefix`; returns them by name."""
     built: dict[str, Counter | Gauge | Histogram] = {}
     for metric in METRICS:
+        if not metric.name.startswith(prefix):
+            continue
         extra = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
         built[metric.name] = _KINDS[metric.kind](metric.name, metric.help, metric.labels, registry=registry, **extra)
     return built

@@ -5,13 +5,10 @@ close its script element and reach the page as text nodes, and the page's conten
 digest it names. Only the drawings of `plots` and the files of this directory enter as they are.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -21,10 +18,9 @@ from sae.report.charts import cross_entropy, density_histograms, score_distribut
 from sae.report.features import BrowserConfig, feature_data
 from sae.report.gather import Json, RunRecord, gather, summarise, value_at
 from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
+from sae.report.script import own_file, page_script, script_digest
 from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
 from sae.storage import Place
-
-SCRIPTS = ("feature_view.js", "report.js")
 
 
 def write_report(
@@ -63,7 +59,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         data: the packed features, or None where nothing was interpreted.
         written: the time to date it with.
     """
-    script = "".join(_own_file(name) for name in SCRIPTS) if data else '"use strict";\n'
+    script = page_script(with_features=data is not None)
     groups = groups_of_numbers(record)
     density = density_histograms(record)
     context = {
@@ -89,11 +85,11 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "configs": [("The resolved configuration", json.dumps(record.config, indent=1, ensure_ascii=False))] if record.config else [],
         "feature_data": Markup(data) if data else None,
         "script": Markup(script),
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "css": Markup(_own_file("report.css")),
+        "script_digest": script_digest(script),
+        "css": Markup(own_file("report.css")),
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_own_file("report.html.j2")).render(context)
+    return environment.from_string(own_file("report.html.j2")).render(context)
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,3 @@ def _token_texts(record: RunRecord) -> Sequence[str] | None:
         return load_tokenizer(SubjectConfig(model=model)).token_texts
     except InputError:
         return None
-
-
-def _own_file(name: str) -> str:
-    return files("sae.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,251 @@
+"""The report over HTTP: what is handed out, to whom, and with which protections; asked as a stranger would, over a socket."""
+
+import asyncio
+import gzip
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sae.errors import InputError
+from sae.report.script import page_script
+from sae.storage import Place
+from services.browser.app import is_local
+from services.browser.pages import index_key
+from services.browser.server import Listening, serve, start
+
+ROOT = Path(__file__).parents[2]
+REPORT = "<!doctype html><title>a report</title><script>" + page_script(with_features=False) + "</script>"
+
+
+class RunningBrowser:
+    """The browser in a thread of its own, on a free port."""
+
+    def __init__(self, place, listening):
+        self.loop = asyncio.new_event_loop()
+        self.runners = []
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.address = asyncio.run_coroutine_threadsafe(start(place, listening, self.runners), self.loop).result(20)
+        self.port = int(self.address.rstrip("/").rsplit(":", 1)[1])
+
+    def ask(self, path, method="GET", port=None, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)
+        connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)  # the path exactly as given
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        body = response.read()
+        connection.close()
+        return response.status, dict(response.getheaders()), body
+
+    def stop(self):
+        for runner in self.runners:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(20)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(20)
+        self.loop.close()
+
+
+@pytest.fixture
+def open_browser(tmp_path):
+    opened = []
+
+    def open_at(place, **listening):
+        opened.append(RunningBrowser(place, Listening(port=0, **listening)))
+        return opened[-1]
+
+    yield open_at
+    for each in opened:
+        each.stop()
+
+
+@pytest.fixture
+def run(tmp_path):
+    place = Place(tmp_path / "run")
+    place.put("report.html", REPORT.encode())
+    place.put_json("summary.json", {"dictionaries": []})
+    place.put("interpretation/topk/features.parquet", b"PAR1")
+    place.put_json("interpretation/topk/summary.json", {"num_scored": 3})
+    (tmp_path / "secret.txt").write_text("not for visitors")
+    place.put_json("config.json", {"output": "not for visitors"})
+    return place
+
+
+@pytest.fixture
+def browser(run, open_browser):
+    return open_browser(run)
+
+
+class TestWhatIsHandedOut:
+    def test_the_report_is_the_first_page(self, browser):
+        status, headers, body = browser.ask("/")
+        assert (status, body.decode()) == (200, REPORT)
+        assert headers["Content-Type"] == "text/html; charset=utf-8"
+        assert browser.ask("/report.html")[2] == body
+
+    def test_the_summary_is_json(self, browser):
+        status, headers, body = browser.ask("/summary.json")
+        assert (status, json.loads(body)) == (200, {"dictionaries": []})
+        assert headers["Content-Type"].startswith("application/json")
+
+    def test_the_feature_index_is_open_by_source(self, browser):
+        assert browser.ask("/interpretation/topk/features.parquet")[2] == b"PAR1"
+        assert json.loads(browser.ask("/interpretation/topk/summary.json")[2]) == {"num_scored": 3}
+
+    def test_what_a_visitor_has_already_is_not_sent_again(self, browser):
+        tag = browser.ask("/")[1]["ETag"]
+        assert browser.ask("/", If_None_Match=tag)[::2] == (304, b"")
+
+    def test_pages_are_compressed_where_that_is_understood(self, browser):
+        _, headers, body = browser.ask("/", Accept_Encoding="gzip, br")
+        assert headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(body).decode() == REPORT
+
+    def test_a_new_report_appears_after_a_moment(self, run, browser, monkeypatch):
+        monkeypatch.setattr("services.browser.pages.KEEP_SECONDS", 0.0)
+        first = browser.ask("/")[1]["ETag"]
+        run.put("report.html", b"<!doctype html>another")
+        _, headers, body = browser.ask("/")
+        assert body == b"<!doctype html>another"
+        assert headers["ETag"] != first
+
+    def test_a_run_in_an_object_store_is_shown_too(self, open_browser):
+        place = Place("memory://browser-test-run")
+        place.put("report.html", REPORT.encode())
+        assert open_browser(place).ask("/")[2].decode() == REPORT
+
+
+class TestWhatIsNotHandedOut:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/config.json", "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "//etc/passwd", "/interpretation/../../secret.txt",
+            "/interpretation/..%2f..%2f/summary.json", "/interpretation/%2e%2e/summary.json", "/interpretation/topk/..%2f..%2fconfig.json",
+            "/interpretation/topk%00/summary.json", "/interpretation/topk/examples.parquet", "/report.html%00.txt", "/report.html/", "/favicon.ico",
+        ],
+    )  # fmt: skip
+    def test_nothing_but_the_listed_objects(self, browser, path):
+        status, _, body = browser.ask(path)
+        assert status in (400, 404)
+        assert b"not for visitors" not in body
+
+    @pytest.mark.parametrize("source", ["", "..", ".hidden", "a/b", "a\\b", "a\n", "ä", "x" * 101])
+    def test_the_name_of_a_source_is_no_path(self, source):
+        assert index_key(source, "summary.json") is None
+
+    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+    def test_nothing_can_be_changed(self, run, browser, method):
+        assert browser.ask("/report.html", method)[0] == 405
+        assert run.get("report.html").decode() == REPORT
+
+    def test_a_missing_report_is_said_without_the_path(self, tmp_path, open_browser):
+        status, _, body = open_browser(Place(tmp_path)).ask("/")
+        assert status == 404
+        assert b"monosem report" in body
+        assert str(tmp_path).encode() not in body
+
+    def test_a_storage_that_does_not_answer_is_a_bad_gateway_without_details(self, run, open_browser):
+        browser = open_browser(run)
+        report = Path(run.local_path("report.html"))
+        report.unlink()
+        report.symlink_to(report)  # reading it fails with ELOOP: an error of the storage
+        status, _, body = browser.ask("/")
+        assert status == 502
+        assert str(report).encode() not in body
+
+
+class TestProtection:
+    @pytest.mark.parametrize("path", ["/", "/summary.json", "/healthz", "/nothing"])
+    def test_every_answer_carries_the_headers(self, browser, path):
+        headers = browser.ask(path)[1]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Server"] == "monosem"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+    def test_only_scripts_of_this_release_may_run(self, browser, run):
+        policy = browser.ask("/")[1]["Content-Security-Policy"]
+        run.put("report.html", b"<script>alert(1)</script>")
+        assert browser.ask("/nothing")[1]["Content-Security-Policy"] == policy
+        scripts = policy.split("script-src ")[1].split(";")[0].split()
+        assert len(scripts) == 2
+        assert all(script.startswith("'sha256-") for script in scripts)
+
+    def test_on_loopback_it_answers_only_to_this_machines_name(self, browser):
+        assert browser.ask("/", Host="evil.example")[0] == 421
+        assert browser.ask("/", Host=f"localhost:{browser.port}")[0] == 200
+
+    def test_listening_for_others_it_answers_to_any_name(self, run, open_browser):
+        assert open_browser(run, host="0.0.0.0").ask("/", Host="features.example")[0] == 200
+
+    @pytest.mark.parametrize(
+        ("host", "local"), [("127.0.0.1:80", True), ("[::1]:80", True), ("localhost", True), ("127.0.0.1.evil.example", False), ("", False)]
+    )
+    def test_names_of_this_machine(self, host, local):
+        assert is_local(host) is local
+
+
+class TestHealthAndMetrics:
+    def test_it_lives_without_a_report_and_is_ready_with_one(self, tmp_path, open_browser):
+        place = Place(tmp_path)
+        browser = open_browser(place)
+        assert browser.ask("/healthz")[0] == 200
+        assert browser.ask("/readyz")[0] == 503
+        place.put_json("summary.json", {})
+        assert browser.ask("/readyz")[0] == 200
+
+    def test_requests_are_counted_by_class_not_by_path(self, browser):
+        for path in ("/", "/report.html", "/one", "/two", "/interpretation/nobody/summary.json"):
+            browser.ask(path)
+        text = browser.ask("/metrics")[2].decode()
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        counted = {tuple(sorted(s.labels.items())): s.value for s in families["monosem_browser_requests"].samples if s.name.endswith("_total")}
+        assert counted == {
+            (("route", "report"), ("status", "2xx")): 2,
+            (("route", "other"), ("status", "4xx")): 2,
+            (("route", "index"), ("status", "4xx")): 1,
+        }
+        assert {name.removesuffix("_created") for name in families} == {"monosem_browser_requests", "monosem_browser_request_seconds"}
+
+    def test_metrics_may_have_a_port_that_visitors_do_not_reach(self, run, open_browser):
+        browser = open_browser(run, metrics_port=0)
+        assert browser.ask("/metrics")[0] == 404
+        port = browser.runners[1].addresses[0][1]
+        assert b"monosem_browser_requests_total" in browser.ask("/metrics", port=port)[2]
+        assert browser.ask("/", port=port)[0] == 404
+
+
+class TestStarting:
+    def test_a_directory_without_report_is_the_callers_mistake(self, tmp_path):
+        with pytest.raises(InputError, match=r"holds no report\.html"):
+            serve(Place(tmp_path), Listening())
+
+    def test_a_port_in_use_is_named(self, run, browser):
+        with pytest.raises(InputError, match=rf"cannot listen on 127\.0\.0\.1:{browser.port}"):
+            asyncio.run(start(run, Listening(port=browser.port), []))
+
+    def test_the_verb_serves_until_it_is_told_to_stop(self, run):
+        command = [sys.executable, "-m", "jobs", "serve", os.fspath(run.url), "--port", "0"]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            line = process.stderr.readline()
+            assert "event=serving" in line
+            connection = http.client.HTTPConnection(line.split("address=http://")[1].strip().strip("/"), timeout=20)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+            connection.close()
+            process.terminate()
+            assert process.wait(20) == 0
+
+    def test_it_imports_neither_torch_nor_ray(self):
+        code = "import sys, jobs.serve, jobs.cli; print(sorted({'torch', 'ray', 'transformers', 'matplotlib', 'pandas'} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.strip() == "[]"
