@@ -11,7 +11,7 @@ from jobs.stages import STAGES, WHOLE_WAY, cluster_description
 from sae.errors import PlanError
 from services.cluster import connect
 from services.log import log
-from services.monitor import ProgressBars, RunMonitor
+from services.monitor import ProgressDisplay, RunMonitor
 from services.resources import PeakMemory
 
 VERSIONED = ("monosem", "torch", "ray", "transformer-lens", "transformers", "tokenizers", "pyarrow", "numpy")
@@ -45,7 +45,7 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
         monitor = RunMonitor.start(config.cluster.metrics_host, config.cluster.metrics_port)
         try:
             log("connected", output=config.output, metrics=monitor.endpoint() or "off", **cluster_description())
-            with ProgressBars(monitor):
+            with ProgressDisplay(monitor):
                 startup = time.monotonic() - started
                 for name in names:
                     record = _run_stage(config, name, monitor, startup)

@@ -1,5 +1,6 @@
 """A run can be watched: one scrape target, fed by all workers, with declared metrics only."""
 
+import logging
 import re
 import urllib.request
 
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.metrics import METRICS, build_metrics
-from services.monitor import ProgressBars, RunMonitor
+from services.monitor import ProgressDisplay, RunMonitor
 
 
 @pytest.fixture
@@ -57,8 +58,9 @@ def test_a_worker_process_reports_through_the_monitor_it_is_given(monitor):
 
 
 @pytest.mark.ray
-def test_progress_bars_show_every_stage_with_its_unit(monitor, capsys):
-    with ProgressBars(monitor):
+def test_on_a_terminal_every_stage_has_a_bar_with_its_unit(monitor, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with ProgressDisplay(monitor):
         monitor.progress("harvest/tokens", 500, 1000)
         monitor.progress("harvest/tokens", 1000, 1000)
         monitor.stages()
@@ -66,6 +68,19 @@ def test_progress_bars_show_every_stage_with_its_unit(monitor, capsys):
     assert "harvest" in shown
     assert "tokens/s" in shown
     assert "100%" in shown
+
+
+@pytest.mark.ray
+def test_in_a_jobs_log_progress_is_a_few_whole_lines(monitor, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("monosem"), "propagate", True)
+    caplog.set_level("INFO", logger="monosem")
+    with ProgressDisplay(monitor):
+        for done in range(0, 1001, 100):
+            monitor.progress("harvest/tokens", done, 1000)
+            monitor.stages()
+    lines = [record.getMessage() for record in caplog.records if "event=progress" in record.getMessage()]
+    assert 1 <= len(lines) <= 2
+    assert "stage=harvest done=1000 total=1000 unit=tokens" in lines[-1]
 
 
 @pytest.mark.ray
