@@ -1,0 +1,101 @@
+"""Export of a dictionary to another library's layout, and import from it: the two doors of this room."""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from sae.checkpoint import WEIGHTS_KEY, load_dictionary, save_dictionary
+from sae.errors import InputError
+from sae.interoperability import dictionary_learning, saelens, sparsify
+from sae.interoperability.importing import dictionary_from
+from sae.interoperability.model_card import CARD_KEY, CardOptions, model_card
+from sae.interoperability.origin import origin_of
+from sae.interoperability.raw_form import RawForm, raw_form
+from sae.storage import Place, to_json
+
+LAYOUTS: dict[str, ModuleType] = {"saelens": saelens, "dictionary_learning": dictionary_learning, "sparsify": sparsify}
+
+
+def export_dictionary(dictionary: Place, layout: str, output: Place, options: CardOptions | None = None) -> RawForm:
+    """Write a dictionary in another library's layout, with a model card beside it.
+
+    Given raw activations, that library computes the same features and the same reconstruction, up to rounding.
+
+    Args:
+        dictionary: its directory; of a run's dictionary the card also tells what the run measured of it.
+        layout: one of `LAYOUTS`.
+        output: an empty place; the file that makes it whole for that library is written last.
+        options: licence and address, for the card.
+
+    Returns:
+        What was written, in terms of raw activations.
+
+    Raises:
+        InputError: there is no dictionary, the output is not empty, or the layout cannot express the dictionary.
+    """
+    library = _library(layout)
+    form = raw_form(load_dictionary(dictionary))
+    origin = origin_of(dictionary)
+    files = library.write(form, origin.facts)
+    _refuse_unless_empty(output)
+    output.put(CARD_KEY, model_card(origin, layout, form, options or CardOptions()).encode())
+    for key, content in files.items():
+        output.put(key, _bytes(key, content))
+    return form
+
+
+def import_dictionary(source: Place, output: Place, layout: str | None = None) -> RawForm:
+    """Read a dictionary in another library's layout and write it as ours, so that `load_dictionary` opens it.
+
+    Its features of raw activations are those that library computes, up to rounding. What it was trained with is not known here, so the
+    coefficients of its configuration are this project's defaults; `metadata.imported` says where it came from.
+
+    Args:
+        source: the directory that library wrote.
+        output: an empty place.
+        layout: one of `LAYOUTS`; None tells by the files.
+
+    Raises:
+        InputError: the source is of no known layout, is damaged or hostile, has no counterpart here, or the output is not empty.
+    """
+    layout = layout or _layout_of(source)
+    form: RawForm = _library(layout).read(source)
+    dictionary = dictionary_from(form)
+    _refuse_unless_empty(output)
+    known = {key: str(value)[:200] if isinstance(value, str) else value for key, value in form.notes.items() if isinstance(value, str | int)}
+    save_dictionary(
+        output, dictionary, {"name": output.url.rstrip("/").rsplit("/", 1)[-1], **known, "imported": {"layout": layout, "from": source.url}}
+    )
+    return form
+
+
+def _library(layout: str) -> Any:
+    if layout not in LAYOUTS:
+        raise InputError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    return LAYOUTS[layout]
+
+
+def _layout_of(source: Place) -> str:
+    for layout, library in LAYOUTS.items():
+        if source.exists(library.WEIGHTS_KEY) and source.exists(library.CONFIG_KEY):
+            return layout
+    expected = "; ".join(f"{library.CONFIG_KEY} and {library.WEIGHTS_KEY} ({layout})" for layout, library in LAYOUTS.items())
+    ours = " (it holds a dictionary of this tool, which needs no import)" if source.exists(WEIGHTS_KEY) else ""
+    raise InputError(f"{source.url} holds no dictionary of a known layout{ours}: expected {expected}")
+
+
+def _refuse_unless_empty(output: Place) -> None:
+    present = output.list()
+    if present:
+        raise InputError(f"{output.url} holds {present[0]} already, and two dictionaries must not mix: choose an empty output, or delete it")
+
+
+def _bytes(key: str, content: Any) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    if key.endswith(".json"):
+        return to_json(content)
+    tensors: dict[str, torch.Tensor] = {name: tensor.contiguous() for name, tensor in content.items()}
+    return save(tensors, metadata={"format": "pt"})

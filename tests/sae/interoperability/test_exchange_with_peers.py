@@ -1,0 +1,72 @@
+"""Other libraries get the same features from what was exported to them, and so do we from what they made."""
+
+import pytest
+import torch
+from exchanged import EXPORTABLE, WIDTH, planted
+from safetensors.torch import load_file, save_file
+
+import sae
+from sae.checkpoint import save_dictionary
+from sae.interoperability.exchange import LAYOUTS, export_dictionary, import_dictionary
+from sae.storage import Place
+from tests.benchmarks.peers import Peer, Skipped
+
+MADE = {
+    "saelens": ["standard", "topk", "jumprelu", "gated", "transcoder"],
+    "dictionary_learning": [
+        *("AutoEncoder", "AutoEncoderNew", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder", "GatedAutoEncoder"),
+    ],
+    "sparsify": ["topk", "transcoder"],
+}
+
+
+@pytest.fixture(scope="module")
+def peer():
+    try:
+        running = Peer("tests.sae.interoperability.peer_libraries")
+    except Skipped as reason:
+        pytest.skip(str(reason))
+    with running:
+        yield running
+
+
+@pytest.fixture
+def x():
+    return 3 * torch.randn(40, WIDTH, generator=torch.Generator().manual_seed(5))
+
+
+def close(found, expected):
+    return (found - expected).abs().max().item() < 1e-5 * max(1.0, expected.abs().max().item())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_library_computes_the_features_of_the_dictionary_exported_to_it(tmp_path, peer, x, layout):
+    for name in EXPORTABLE[layout]:
+        dictionary = planted(name)
+        save_dictionary(Place(tmp_path / name), dictionary, {"hookpoint": "blocks.0.mlp.hook_post"})
+        export_dictionary(Place(tmp_path / name), layout, Place(tmp_path / f"{name}-exported"))
+        save_file({"x": x}, tmp_path / "x.safetensors")
+        peer.ask(action="load", layout=layout, directory=str(tmp_path / f"{name}-exported"), tensors=str(tmp_path / "x.safetensors"))
+        theirs = load_file(tmp_path / "x.safetensors")
+        with torch.no_grad():
+            features, reconstruction = dictionary.encode(x), dictionary(x)
+        assert 0 < (features > 0).double().mean() < 0.9, name
+        assert torch.equal(theirs["features"] > 0, features > 0), name
+        assert close(theirs["features"], features), name
+        assert close(theirs["reconstruction"], reconstruction), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_dictionary_that_a_library_made_has_its_features_here(tmp_path, peer, x, layout):
+    for kind in MADE[layout]:
+        save_file({"x": x}, tmp_path / "x.safetensors")
+        peer.ask(action="make", layout=layout, kind=kind, directory=str(tmp_path / kind), tensors=str(tmp_path / "x.safetensors"))
+        theirs = load_file(tmp_path / "x.safetensors")
+        import_dictionary(Place(tmp_path / kind), Place(tmp_path / f"{kind}-imported"))
+        dictionary = sae.load_dictionary(tmp_path / f"{kind}-imported")
+        with torch.no_grad():
+            features, reconstruction = dictionary.encode(x), dictionary(x)
+        assert 0 < (theirs["features"] > 0).double().mean() < 0.9, kind
+        assert torch.equal(features > 0, theirs["features"] > 0), kind
+        assert close(features, theirs["features"]), kind
+        assert close(reconstruction, theirs["reconstruction"]), kind
