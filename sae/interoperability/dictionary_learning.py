@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sae.errors import InputError
-from sae.interoperability.raw_form import RawForm
+from sae.interoperability.raw_form import RawForm, Rule
 from sae.interoperability.reading import as_float32, refuse_unless, require, whole_number
 from sae.storage import Place
 
@@ -105,24 +105,28 @@ def _context_length(config: dict[str, Any]) -> Any:
     return buffer.get("ctx_len") if isinstance(buffer, dict) else None
 
 
-def _read_linear(tensors: Tensors, bias: str, subtracts: bool, **rest: Any) -> RawForm:
+def _read_linear(tensors: Tensors, bias: str, rule: Rule, vectors: Tensors, **rest: Any) -> RawForm:
     """The classes whose matrices are `nn.Linear`'s: [outputs, inputs]."""
-    parts = {"W_enc": tensors["encoder.weight"].t().contiguous(), "W_dec": tensors["decoder.weight"].t().contiguous(), "b_dec": tensors[bias]}
-    return RawForm(**parts, subtracts_b_dec=subtracts, **({"rule": "relu", "vectors": {"b_enc": tensors["encoder.bias"]}} | rest))
+    W_enc, W_dec = tensors["encoder.weight"].t().contiguous(), tensors["decoder.weight"].t().contiguous()
+    return RawForm(rule, W_enc, W_dec, tensors[bias], vectors, **rest)
+
+
+def _read_relu(tensors: Tensors, bias: str, subtracts: bool) -> RawForm:
+    return _read_linear(tensors, bias, "relu", {"b_enc": tensors["encoder.bias"]}, subtracts_b_dec=subtracts)
 
 
 def _read_top_k(tensors: Tensors) -> RawForm:
-    return _read_linear(tensors, "b_dec", True, rule="topk", vectors={"b_enc": tensors["encoder.bias"]}, k=int(tensors["k"]))
+    return _read_linear(tensors, "b_dec", "topk", {"b_enc": tensors["encoder.bias"]}, k=int(tensors["k"]))
 
 
 def _read_batch_top_k(tensors: Tensors) -> RawForm:
     vectors = {"b_enc": tensors["encoder.bias"], "threshold": _threshold(tensors, tensors["encoder.bias"])}
-    return _read_linear(tensors, "b_dec", True, rule="jumprelu", vectors=vectors)
+    return _read_linear(tensors, "b_dec", "jumprelu", vectors)
 
 
 def _read_gated(tensors: Tensors) -> RawForm:
     vectors = {"b_gate": tensors["gate_bias"], "b_mag": tensors["mag_bias"], "r_mag": tensors["r_mag"]}
-    return _read_linear(tensors, "decoder_bias", True, rule="gated", vectors=vectors)
+    return _read_linear(tensors, "decoder_bias", "gated", vectors)
 
 
 def _read_matryoshka(tensors: Tensors) -> RawForm:
@@ -142,8 +146,8 @@ def _threshold(tensors: Tensors, like: Shaped[Tensor, " d_sae"]) -> Shaped[Tenso
 
 
 _READERS: dict[str, Callable[[Tensors], RawForm]] = {
-    "AutoEncoder": lambda tensors: _read_linear(tensors, "bias", True),
-    "AutoEncoderNew": lambda tensors: _read_linear(tensors, "decoder.bias", False),
+    "AutoEncoder": lambda tensors: _read_relu(tensors, "bias", True),
+    "AutoEncoderNew": lambda tensors: _read_relu(tensors, "decoder.bias", False),
     "AutoEncoderTopK": _read_top_k,
     "BatchTopKSAE": _read_batch_top_k,
     "MatryoshkaBatchTopKSAE": _read_matryoshka,
