@@ -2,7 +2,8 @@
 
 A model is loaded from a local directory or a hub name through TransformerLens' bridge over the Hugging Face implementation with
 fused attention. Harvesting stops at the last hookpoint asked for: an exception raised in the hook is the only way to stop a
-one-layer model before its unembedding (`stop_at_layer` counts whole layers).
+one-layer model before its unembedding (`stop_at_layer` counts whole layers). Hookpoints that are an input or output of a plain module are
+read from the plain model (`sae.plain_model`), after a comparison with the bridge on a few tokens; all others from the bridge.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from sae.config import Config
 from sae.errors import HookpointError, InputError, WidthError
+from sae.plain_model import ModuleSide, ReachedError, locate, plain_copy, run_to
 from sae.tokenization import SubjectTokenizer
 
 EMBEDDED = "embedded"
@@ -53,12 +55,13 @@ class Subject:
     Use `Subject.load`. All methods run without gradients; tokens are int64 on the subject's device.
     """
 
-    def __init__(self, bridge: Any, config: SubjectConfig, tokenizer: SubjectTokenizer, device: str) -> None:
-        self._bridge = bridge
+    def __init__(self, bridge: Any, plain: torch.nn.Module, config: SubjectConfig, tokenizer: SubjectTokenizer, device: str) -> None:
+        self._bridge, self._plain = bridge, plain
         self.config, self.tokenizer, self.device = config, tokenizer, device
         self.context_length: int = bridge.cfg.n_ctx
         self.d_vocab: int = bridge.cfg.d_vocab
         self._widths: dict[str, int] = {}
+        self._routes: dict[tuple[str, ...], list[ModuleSide] | None] = {}
         self.digest = _weights_digest(bridge.original_model)
 
     @classmethod
@@ -79,6 +82,7 @@ class Subject:
         try:
             tokenizer = SubjectTokenizer(name)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[config.dtype], attn_implementation="sdpa").to(device).eval()
+            plain = plain_copy(model)  # the bridge changes the model it is given
             logging.getLogger("transformer_lens").setLevel(logging.ERROR)
             bridge = TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer.huggingface, device=device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -87,7 +91,7 @@ class Subject:
                 f"cannot load the model {config.model!r}: {reason} (expected a local directory with config.json, model.safetensors and "
                 "tokenizer.json, or a hub name on a machine that reaches the hub)"
             ) from None
-        return cls(bridge, config, tokenizer, device)
+        return cls(bridge, plain, config, tokenizer, device)
 
     def hookpoints(self) -> list[str]:
         """The names that `activations` knows."""
@@ -107,10 +111,8 @@ class Subject:
             HookpointError: there is no such hookpoint (the message lists the near ones), or it does not give one vector a token.
         """
         if hookpoint not in self._widths:
-            # Eleven tokens: no model has so many heads, and `[batch, heads, ...]` must not pass for `[batch, sequence, ...]`.
-            probe = torch.full((1, min(11, self.context_length)), self.tokenizer.bos_token_id, device=self.device)
             try:
-                self._widths[hookpoint] = self.activations(probe, [hookpoint])[hookpoint].shape[-1]
+                self._widths[hookpoint] = self._bridge_activations(self._probe(), [hookpoint])[hookpoint].shape[-1]
             except ValueError as error:  # TransformerLens has hookpoints that only fire when a setting is on
                 raise HookpointError(f"{hookpoint!r} of {self.config.model!r} cannot be read: {error}") from None
         return self._widths[hookpoint]
@@ -122,6 +124,42 @@ class Subject:
         Raises:
             HookpointError: a hookpoint the model does not have.
         """
+        names = tuple(hookpoints)
+        if names not in self._routes:
+            self._routes[names] = self._plain_route(hookpoints)
+        route = self._routes[names]
+        if route is None:
+            return self._bridge_activations(tokens, hookpoints)
+        found = run_to(self._plain, tokens, route)
+        return {name: _one_vector_a_token(activation, tokens, name) for name, activation in zip(hookpoints, found, strict=True)}
+
+    def _probe(self) -> Int[Tensor, "one sequence"]:
+        # Eleven tokens: no model has so many heads, and `[batch, heads, ...]` must not pass for `[batch, sequence, ...]`. All different,
+        # since attention over equal tokens gives the same whatever its weights.
+        return torch.arange(min(11, self.context_length), device=self.device)[None] % self.d_vocab
+
+    def _plain_route(self, hookpoints: list[str]) -> list[ModuleSide] | None:
+        """Where the plain model has these hookpoints, if it gives what the bridge gives for them."""
+        for hookpoint in hookpoints:
+            self.check_hookpoint(hookpoint)
+        sides = [locate(self._bridge, self._plain, hookpoint) for hookpoint in hookpoints]
+        route = [side for side in sides if side is not None]
+        if not route or len(route) < len(sides):
+            return None
+        tokens = self._probe()
+        expected = self._bridge_activations(tokens, hookpoints)
+        try:
+            found = run_to(self._plain, tokens, route)
+        except (KeyError, TypeError, ValueError, RuntimeError):  # a model that is not run by its tokens alone
+            return None
+        tolerance = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}[
+            self.config.dtype
+        ]  # of rounding, through many layers; a wrong tensor is off by 1
+        alike = all(_alike(value, expected[name], tolerance) for name, value in zip(hookpoints, found, strict=True))
+        return route if alike else None
+
+    @torch.no_grad()
+    def _bridge_activations(self, tokens: Int[Tensor, "batch sequence"], hookpoints: list[str]) -> dict[str, Float[Tensor, "batch sequence d_in"]]:
         for hookpoint in hookpoints:
             self.check_hookpoint(hookpoint)
         found: dict[str, Tensor] = {}
@@ -130,11 +168,11 @@ class Subject:
             def hook(activation: Tensor, hook: Any) -> None:
                 found[name] = _one_vector_a_token(activation, tokens, name)
                 if len(found) == len(hookpoints):
-                    raise _ReachedError
+                    raise ReachedError
 
             return hook
 
-        with contextlib.suppress(_ReachedError):
+        with contextlib.suppress(ReachedError):
             self._bridge.run_with_hooks(tokens, return_type=None, fwd_hooks=[(name, keep(name)) for name in hookpoints])
         silent = [name for name in hookpoints if name not in found]
         if silent:
@@ -221,15 +259,18 @@ def _directory(config: SubjectConfig) -> str:
     return str(EMBEDDED_DIRECTORY) if config.model == EMBEDDED else os.path.expanduser(config.model)
 
 
-class _ReachedError(Exception):
-    """Every hookpoint was reached; the rest of the forward pass is not wanted."""
-
-
 def _one_vector_a_token(activation: Tensor, tokens: Tensor, hookpoint: str) -> Tensor:
     """The activation as `[batch, sequence, d_in]`, its heads side by side."""
     if activation.ndim < 3 or activation.shape[:2] != tokens.shape:
         raise HookpointError(f"{hookpoint!r} gives {list(activation.shape)} for tokens {list(tokens.shape)}, expected one vector a token")
     return activation.flatten(2)
+
+
+def _alike(found: Tensor, expected: Float[Tensor, "one sequence d_in"], tolerance: float) -> bool:
+    if found.ndim < 3 or found.flatten(2).shape != expected.shape:
+        return False
+    difference = (found.flatten(2).double() - expected.double()).norm()
+    return bool(difference <= tolerance * expected.double().norm())
 
 
 def _weights_digest(model: torch.nn.Module) -> str:
