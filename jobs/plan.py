@@ -12,7 +12,7 @@ from torch import Tensor
 from jobs.config import RunConfig
 from jobs.loading import load_config
 from sae.architectures.registry import build_dictionary
-from sae.dictionary_run import DictionaryConfig
+from sae.dictionary_config import DictionaryConfig
 from sae.errors import ConfigError
 from sae.optimization import build_optimizer
 from sae.storage import Place

@@ -27,7 +27,6 @@ FORMAT_VERSION = 1
 CONFIG_KEY = "config.json"
 WEIGHTS_KEY = "weights.safetensors"
 DIGEST_LENGTH = 16
-STATES_KEPT = 2
 
 logger = logging.getLogger(__name__)
 
@@ -90,24 +89,26 @@ def load_dictionary(url: str | os.PathLike[str] | Place, device: str | torch.dev
     return dictionary.to(device).eval()
 
 
-def save_state(place: Place, state: TrainingState) -> None:
-    """Write a training state and remove all older ones but the previous."""
+def save_state(place: Place, state: TrainingState, kept: int = 2) -> None:
+    """Write a training state and remove older ones, so that `kept` remain."""
     data = save(_own_memory(state.tensors), metadata={"values": json.dumps(state.values)})
     key = f"step-{state.step:010d}-{sha256_hex(data)[:DIGEST_LENGTH]}.safetensors"
     place.put(key, data)
     others = [other for other in place.list() if other != key]
-    for other in sorted(others, reverse=True)[STATES_KEPT - 1 :]:
+    for other in sorted(others, reverse=True)[kept - 1 :]:
         place.delete(other)
 
 
-def restore_state(place: Place) -> TrainingState | None:
-    """The newest whole training state, or None where there is none.
+def restore_state(place: Place, at_step: int | None = None) -> TrainingState | None:
+    """The newest whole training state, or None where there is none; with `at_step`, one saved after that very step.
 
     A damaged one is reported in the log and removed, and the one before it is used.
     """
     for key in sorted(place.list(), reverse=True):
-        data = place.get(key)
         step, _, digest = key.removeprefix("step-").removesuffix(".safetensors").partition("-")
+        if at_step is not None and int(step) != at_step:
+            continue
+        data = place.get(key)
         if sha256_hex(data)[:DIGEST_LENGTH] == digest:
             header_length = int.from_bytes(data[:8], "little")
             values = json.loads(data[8 : 8 + header_length])["__metadata__"]["values"]

@@ -1,5 +1,8 @@
 """Adam for a dictionary: rates as pure functions of the step, and moments that can be forgotten feature by feature."""
 
+import math
+from typing import Literal
+
 import torch
 from jaxtyping import Int
 from pydantic import Field, PositiveFloat
@@ -19,16 +22,25 @@ class OptimizerConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients, per step")
     beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, per step")
     eps: PositiveFloat = Field(1e-8, description="added to the root of the mean of squared gradients")
-    warm_up_fraction: float = Field(0.0, ge=0, le=1, description="fraction of the steps over which the rate rises linearly")
+    warm_up_fraction: float = Field(0.0, ge=0, le=1, description="fraction of the steps over which the rate rises")
+    warm_up_shape: Literal["linear", "cosine"] = Field("linear", description="how it rises: evenly, or as half a cosine")
+    warm_up_from: float = Field(0.0, ge=0, le=1, description="fraction of the rate at which it begins to rise")
     decay_fraction: float = Field(0.2, ge=0, le=1, description="fraction of the steps, at the end, over which the rate falls linearly to 0")
     max_gradient_norm: PositiveFloat | None = Field(None, description="norm to which a longer gradient is shortened; null: never")
 
 
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
-    """Adam's rate for step `step` (from 0) of `num_steps`: linear warm-up, constant, linear decay; never 0 before the end."""
+    """Adam's rate for step `step` (from 0) of `num_steps`: warm-up, constant, linear decay; never 0 before the end.
+
+    With t = (step + 1) / warm-up steps, the rate rises as a + (1 − a) t, or with a cosine as a + (1 − a) (1 − cos πt) / 2, where a is
+    `warm_up_from`. Reference for the cosine from 0.1: Lieberum et al. 2024 (Gemma Scope, arXiv 2408.05147).
+    """
     warm_up = config.warm_up_fraction * num_steps
     decay = config.decay_fraction * num_steps
-    rising = (step + 1) / warm_up if warm_up > 0 else 1.0
+    risen = min(1.0, (step + 1) / warm_up) if warm_up > 0 else 1.0
+    if config.warm_up_shape == "cosine":
+        risen = (1 - math.cos(math.pi * risen)) / 2
+    rising = config.warm_up_from + (1 - config.warm_up_from) * risen
     falling = (num_steps - step) / decay if decay > 0 else 1.0
     return config.learning_rate * min(1.0, rising, falling)
 

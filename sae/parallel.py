@@ -5,6 +5,7 @@ different features (columns of W_enc, rows of W_dec) of the same dictionary and 
 and do not know which it is; `sae.process_groups` has the one that talks to torch.distributed.
 """
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -15,15 +16,25 @@ class Workers:
     Losses are sums over local rows divided by the rows (or the variance) of the global batch, so that the sum of all ranks' gradients is the
     gradient that one worker would have.
 
+    Args:
+        device: where this process computes.
+
     Attributes:
         data_rank, data_size: which rows of the global batch this process holds: contiguous, `[rank*B//size, (rank+1)*B//size)`.
         feature_rank, feature_size: which features it holds: contiguous, `[rank*d_sae/size, (rank+1)*d_sae/size)`.
+        seconds: wall time spent in exchanges so far.
+        bytes_sent: bytes that this process has given into exchanges so far.
     """
 
     data_rank: int = 0
     data_size: int = 1
     feature_rank: int = 0
     feature_size: int = 1
+    seconds: float = 0.0
+    bytes_sent: int = 0
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = device
 
     def sum_rows(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Sum over data ranks, for statistics of the global batch; no gradient flows through it."""
@@ -48,6 +59,24 @@ class Workers:
     def gather_features(self, values: Shaped[Tensor, "... local"]) -> Shaped[Tensor, "... all"]:
         """What the feature ranks hold, one after the other along the last axis; equal sizes. No gradient flows through it."""
         return values
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.data_size == self.feature_size == 1
+
+    @property
+    def leader(self) -> bool:
+        """Whether this is the one process that writes what all of them hold."""
+        return self.data_rank == self.feature_rank == 0
+
+    def sum_all(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """Sum over all ranks of both axes; no gradient flows through it."""
+        return self.sum_rows(self.sum_features(values.detach()))
+
+    def agree(self, number: int) -> int:
+        """The leader's number, on every rank: also a point that none passes before all have reached it."""
+        return number if self.alone else int(self.sum_all(torch.tensor(number if self.leader else 0)).item())
 
 
 ALONE = Workers()

@@ -11,9 +11,13 @@ Reference: Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron Resa
    alive, and its encoder bias is 0;
 7. Adam's moments of every weight and bias so changed are reset.
 
-Here steps 1 to 3 are fractions of the run. Left open there and decided here: inputs are drawn without replacement while there are
-enough of them; where every feature is dead, step 6 takes the mean norm over all features; the step count of Adam's bias correction,
-which all weights of a parameter share, stays.
+Here steps 1 to 3 are fractions of the run, and the inputs of step 3 come from the batches that it has seen. Left open there and decided
+here: inputs are drawn without replacement while there are enough of them; where every feature is dead, step 6 takes the mean norm over all
+features; the step count of Adam's bias correction, which all weights of a parameter share, stays. In a transcoder the dictionary vector
+comes from the input's target, the encoder vector from the input itself.
+
+Over several workers the result is that of one, to the bit for equal weights: data ranks take whole batches in turn, so that each loss is
+computed among the same rows; feature ranks each change their own of the dead features, which are numbered over all ranks.
 """
 
 from collections.abc import Callable
@@ -25,9 +29,10 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from sae.architectures.base import Dictionary
+from sae.architectures.base import Dictionary, StepContext
 from sae.config import Config
 from sae.optimization import reset_moments
+from sae.parallel import ALONE, Workers
 
 ENCODER_NORM_FACTOR = 0.2
 
@@ -50,18 +55,22 @@ class ResamplingConfig(Config):
         return max(1, round(self.silent_fraction * num_steps))
 
 
-@dataclass
+@dataclass(frozen=True)
 class InputSource:
-    """Where the random subset of inputs comes from: batches by their global number, so that every world size draws the same."""
+    """Where the random subset of inputs comes from: whole batches by their global number, so that every world size draws the same.
 
-    read: Callable[[int], Float[Tensor, "batch d_in"]]
-    num_batches: int
+    Args:
+        read: the vectors of a batch, and their targets for a transcoder.
+        batch_size: vectors a batch.
+    """
+
+    read: Callable[[int], tuple[Float[Tensor, "batch d_in"], Float[Tensor, "batch d_out"] | None]]
     batch_size: int
 
-    def choose(self, num_inputs: int, generator: torch.Generator) -> list[int]:
-        """The numbers of enough batches for `num_inputs`, drawn from the whole run."""
-        wanted = min(-(-num_inputs // self.batch_size), self.num_batches)
-        return sorted(torch.randperm(self.num_batches, generator=generator)[:wanted].tolist())
+    def choose(self, num_inputs: int, before: int, generator: torch.Generator) -> list[int]:
+        """The numbers of enough batches for `num_inputs`, drawn from the first `before` batches of the run."""
+        wanted = min(-(-num_inputs // self.batch_size), before)
+        return sorted(torch.randperm(before, generator=generator)[:wanted].tolist())
 
 
 @torch.no_grad()
@@ -70,27 +79,33 @@ def resample(
     optimizer: torch.optim.Adam,
     dead: Bool[Tensor, " d_sae"],
     inputs: InputSource,
-    num_inputs: int,
+    numbers: list[int],
     generator: torch.Generator,
+    workers: Workers = ALONE,
 ) -> Int[Tensor, " features"]:
-    """Give every dead feature new weights (steps 3 to 7); returns which were changed.
+    """Give every dead feature new weights (steps 3 to 7); returns which were changed, numbered over all workers.
 
     Args:
         dictionary: changed in place.
         optimizer: Adam over its parameters; the moments of what changes are reset.
-        dead: the dead features (step 2).
+        dead: the dead features (step 2) among those that this worker holds.
         inputs: where inputs come from.
-        num_inputs: size of the random subset of inputs.
+        numbers: the batches that make up the random subset of inputs.
         generator: seeded by the caller from (seed, step).
+        workers: who else holds rows or features.
     """
-    feature_ids = dead.nonzero().flatten()
+    dead_anywhere = workers.gather_features(dead)
+    feature_ids = dead_anywhere.nonzero().flatten()
     if len(feature_ids) == 0:
         return feature_ids
-    numbers = inputs.choose(num_inputs, generator)
-    losses = torch.cat([dictionary.vector_losses(inputs.read(number)).cpu() for number in numbers])
+    losses = _losses(dictionary, inputs, numbers, workers)
     chosen = draw_inputs(sampling_probabilities(losses), len(feature_ids), generator)
-    replace_features(dictionary, dead, _read_rows(inputs, numbers, chosen).to(dead.device))
-    reset_moments(optimizer, dictionary, feature_ids)
+    first = workers.feature_rank * len(dead)
+    own = ((feature_ids >= first) & (feature_ids < first + len(dead))).cpu()
+    norm = new_encoder_norm(dictionary, dead_anywhere, workers)
+    vectors, targets = _read_rows(inputs, numbers, chosen[own])
+    replace_features(dictionary, dead, vectors.to(dead.device), norm, None if targets is None else targets.to(dead.device))
+    reset_moments(optimizer, dictionary, dead.nonzero().flatten())
     return feature_ids
 
 
@@ -108,13 +123,17 @@ def draw_inputs(probabilities: Float[Tensor, " batch"], num: int, generator: tor
 
 
 @torch.no_grad()
-def replace_features(dictionary: Dictionary, dead: Bool[Tensor, " d_sae"], vectors: Float[Tensor, "features d_in"]) -> None:
-    """Point the dead features at `vectors`, one each (steps 5 and 6)."""
-    alive = ~dead if not dead.all() else dead
-    encoder_norm = ENCODER_NORM_FACTOR * torch.linalg.vector_norm(dictionary.W_enc[:, alive], dim=0).mean()
-    directions = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
-    dictionary.W_dec[dead] = directions
-    dictionary.W_enc[:, dead] = encoder_norm * directions.T
+def replace_features(
+    dictionary: Dictionary,
+    dead: Bool[Tensor, " d_sae"],
+    vectors: Float[Tensor, "features d_in"],
+    encoder_norm: Float[Tensor, ""],
+    targets: Float[Tensor, "features d_out"] | None = None,
+) -> None:
+    """Point the dead features at `vectors`, one each (steps 5 and 6); a transcoder's dictionary vectors at `targets`."""
+    directions = _unit(vectors)
+    dictionary.W_dec[dead] = (directions if targets is None else _unit(targets)).to(dictionary.W_dec.dtype)
+    dictionary.W_enc[:, dead] = (encoder_norm * directions.T).to(dictionary.W_enc.dtype)
     dictionary.b_enc[dead] = 0.0
 
 
@@ -123,12 +142,41 @@ def seeded_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]))
 
 
-def _read_rows(inputs: InputSource, numbers: list[int], chosen: Int[Tensor, " features"]) -> Float[Tensor, "features d_in"]:
+def _losses(dictionary: Dictionary, inputs: InputSource, numbers: list[int], workers: Workers) -> Float[Tensor, " inputs"]:
+    """The loss of every input, batch after batch in the order of `numbers`, whichever rank computed it."""
+    ranks, alone = workers.data_size, workers.feature_size == 1
+    losses = [torch.zeros(0)]
+    for number in numbers[workers.data_rank :: ranks]:
+        x, target = inputs.read(number)
+        losses.append(dictionary.vector_losses(x, StepContext(target=target, workers=ALONE if alone else workers)).cpu())
+    gathered = workers.gather_rows(torch.cat(losses)).view(-1, inputs.batch_size)
+    order = torch.cat([torch.arange(len(numbers))[rank::ranks] for rank in range(ranks)])
+    return gathered[order.argsort()].flatten()
+
+
+def new_encoder_norm(dictionary: Dictionary, dead_anywhere: Bool[Tensor, " all_features"], workers: Workers = ALONE) -> Float[Tensor, ""]:
+    """0.2 × the mean norm of the encoder vectors of the features alive (step 6), on whichever workers they are."""
+    norms = workers.gather_features(torch.linalg.vector_norm(dictionary.W_enc, dim=0))
+    return ENCODER_NORM_FACTOR * norms[~dead_anywhere if not dead_anywhere.all() else dead_anywhere].mean()
+
+
+def _unit(vectors: Float[Tensor, "features width"]) -> Float[Tensor, "features width"]:
+    return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+
+
+def _read_rows(
+    inputs: InputSource, numbers: list[int], chosen: Int[Tensor, " features"]
+) -> tuple[Float[Tensor, "features d_in"], Float[Tensor, "features d_out"] | None]:
     # Only losses are kept of the first reading: 819,200 inputs are two gigabytes, their losses three megabytes.
-    rows: list[tuple[Tensor, Tensor]] = []
+    places, vectors, targets = [], [], []
     for place, number in enumerate(numbers):
         where = (chosen // inputs.batch_size == place).nonzero().flatten()
-        if len(where):
-            rows.append((where, inputs.read(number)[chosen[where] % inputs.batch_size]))
-    order = torch.cat([where for where, _ in rows]).argsort()
-    return torch.cat([vectors for _, vectors in rows])[order]
+        if len(where) or place == 0:  # the first is read in any case: a worker without a dead feature must know the widths, too
+            x, target = inputs.read(number)
+            rows = (chosen[where] % inputs.batch_size).to(x.device)
+            places.append(where)
+            vectors.append(x[rows])
+            targets.append(None if target is None else target[rows])
+    order = torch.cat(places).argsort()
+    aligned = [target for target in targets if target is not None]
+    return torch.cat(vectors)[order], torch.cat(aligned)[order] if aligned else None

@@ -17,7 +17,7 @@ class LogWindow:
     Attributes:
         firings: how often each feature fired.
         vectors: vectors seen.
-        sums: steps, loss terms (`loss/<term>`), squared error, squared deviation from the mean, non-zero features, seconds.
+        sums: steps, loss terms (`loss/<term>`), squared error, squared deviation from the mean, non-zero features, seconds of each kind.
     """
 
     firings: Int[Tensor, " d_sae"]
@@ -36,10 +36,17 @@ class LogWindow:
         self.firings.zero_()
         self.vectors, self.sums = 0, {}
 
-    def row(self) -> dict[str, Any]:
-        """The window's means: loss terms per step, L0, FVU (both sums over the window) and quantiles of the features' densities."""
+    def row(self, firings: Int[Tensor, " all_features"]) -> dict[str, Any]:
+        """The window's means: loss terms per step, L0, FVU (both sums over the window), quantiles of densities, and where a step's time went.
+
+        A step takes `step_seconds`, of which `sync_seconds` are exchanges with other workers, after `read_seconds` of waiting for its batch,
+        which all dictionaries of a pass share.
+
+        Args:
+            firings: of all features, wherever they are held.
+        """
         steps = self.sums["steps"]
-        density = self.firings.double() / self.vectors
+        density = firings.double() / self.vectors
         quantiles = torch.quantile(density, torch.tensor(DENSITY_QUANTILES, dtype=torch.float64, device=density.device))
         deviation = self.sums["squared_deviation"]
         return {
@@ -48,5 +55,7 @@ class LogWindow:
             "l0": self.sums["nonzero"] / self.vectors,
             "density_quantiles": dict(zip(map(str, DENSITY_QUANTILES), quantiles.tolist(), strict=True)),
             "step_seconds": self.sums["seconds"] / steps,
+            "read_seconds": self.sums["read_seconds"] / steps,
+            "sync_seconds": self.sums["sync_seconds"] / steps,
             "window_vectors": self.vectors,
         }

@@ -22,6 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from sae.config import Config
 from sae.errors import MonosemError
+from sae.parallel import Workers
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training import TrainingConfig, train
@@ -118,7 +119,7 @@ def train_share(task: dict[str, Any], config: TrainingConfig, stage: str) -> Out
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         store = Store(Place(task["store_url"]))
-        return train(store, task["hookpoint"], config, Place(task["output_url"]), reporter.progress, reporter.record, device)
+        return train(store, task["hookpoint"], config, Place(task["output_url"]), reporter.progress, reporter.record, Workers(device))
     except MonosemError as error:
         if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
             return error

@@ -10,6 +10,7 @@ from sae.resampling import (
     InputSource,
     ResamplingConfig,
     draw_inputs,
+    new_encoder_norm,
     replace_features,
     resample,
     sampling_probabilities,
@@ -43,7 +44,7 @@ def optimizer(dictionary):
 
 def inputs(num_batches=3, batch_size=4):
     data = torch.randn(num_batches, batch_size, 4, generator=torch.Generator().manual_seed(3))
-    return InputSource(lambda number: data[number], num_batches, batch_size), data.flatten(0, 1)
+    return InputSource(lambda number: (data[number], None), batch_size), data.flatten(0, 1)
 
 
 def test_the_schedule_of_the_paper_is_a_special_case():
@@ -87,7 +88,7 @@ def test_no_input_is_drawn_twice_while_there_are_enough():
 def test_a_dead_feature_is_pointed_at_its_input(dictionary):
     before = {name: parameter.clone() for name, parameter in dictionary.named_parameters()}
     vectors = torch.tensor([[3.0, 0.0, 4.0, 0.0], [0.0, 0.0, 0.0, -2.0]])
-    replace_features(dictionary, DEAD, vectors)
+    replace_features(dictionary, DEAD, vectors, new_encoder_norm(dictionary, DEAD))
 
     directions = torch.tensor([[0.6, 0.0, 0.8, 0.0], [0.0, 0.0, 0.0, -1.0]])
     assert torch.allclose(dictionary.W_dec[DEAD], directions)
@@ -102,13 +103,14 @@ def test_a_dead_feature_is_pointed_at_its_input(dictionary):
 
 def test_where_every_feature_is_dead_the_norm_is_taken_over_all(dictionary):
     mean_norm = dictionary.W_enc.norm(dim=0).mean().item()
-    replace_features(dictionary, torch.ones(6, dtype=torch.bool), torch.eye(6, 4) + 1)
+    dead = torch.ones(6, dtype=torch.bool)
+    replace_features(dictionary, dead, torch.eye(6, 4) + 1, new_encoder_norm(dictionary, dead))
     assert dictionary.W_enc.norm(dim=0).tolist() == pytest.approx([0.2 * mean_norm] * 6)
 
 
 def test_resampling_takes_inputs_of_the_source_and_forgets_the_moments_of_what_it_changed(dictionary, optimizer):
     source, vectors = inputs()
-    changed = resample(dictionary, optimizer, DEAD, source, 100, torch.Generator().manual_seed(0))
+    changed = resample(dictionary, optimizer, DEAD, source, [0, 1, 2], torch.Generator().manual_seed(0))
     assert changed.tolist() == [1, 4]
 
     units = vectors / vectors.norm(dim=1, keepdim=True)
@@ -131,8 +133,8 @@ def test_inputs_that_are_badly_reconstructed_are_preferred(dictionary, optimizer
         dictionary,
         optimizer,
         torch.tensor([False] * 5 + [True]),
-        InputSource(lambda number: data[number], 1, 50),
-        50,
+        InputSource(lambda number: (data[number], None), 50),
+        [0],
         torch.Generator().manual_seed(0),
     )
     assert torch.allclose(dictionary.W_dec[5], torch.tensor([0.0, -1.0, 0.0, 0.0]))
@@ -142,13 +144,26 @@ def test_without_dead_features_nothing_is_read_or_changed(dictionary, optimizer)
     def unread(number):
         raise AssertionError("no batch is needed")
 
-    assert len(resample(dictionary, optimizer, torch.zeros(6, dtype=torch.bool), InputSource(unread, 3, 4), 12, torch.Generator())) == 0
+    assert len(resample(dictionary, optimizer, torch.zeros(6, dtype=torch.bool), InputSource(unread, 4), [0, 1, 2], torch.Generator())) == 0
 
 
 def test_the_choice_of_batches_depends_on_seed_and_step_alone():
     source, _ = inputs(num_batches=100)
-    chosen = source.choose(20, seeded_generator(1, 50))
+    chosen = source.choose(20, 100, seeded_generator(1, 50))
     assert len(set(chosen)) == 5
-    assert chosen == source.choose(20, seeded_generator(1, 50))
-    assert chosen != source.choose(20, seeded_generator(1, 51))
-    assert chosen != source.choose(20, seeded_generator(2, 50))
+    assert chosen == source.choose(20, 100, seeded_generator(1, 50))
+    assert chosen != source.choose(20, 100, seeded_generator(1, 51))
+    assert chosen != source.choose(20, 100, seeded_generator(2, 50))
+
+
+def test_only_batches_that_the_run_has_seen_are_chosen():
+    source, _ = inputs(num_batches=100)
+    assert source.choose(400, 7, seeded_generator(1, 7)) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_transcoder_decodes_the_target_of_the_input_that_it_encodes():
+    dictionary = build_dictionary(ReluConfig(d_sae=6), 4, 3)
+    vectors, targets = torch.tensor([[0.0, 2.0, 0.0, 0.0]] * 2), torch.tensor([[0.0, 0.0, 5.0]] * 2)
+    replace_features(dictionary, DEAD, vectors, torch.tensor(0.5), targets)
+    assert dictionary.W_enc[:, DEAD].T.tolist() == [[0.0, 0.5, 0.0, 0.0]] * 2
+    assert dictionary.W_dec[DEAD].tolist() == [[0.0, 0.0, 1.0]] * 2

@@ -19,7 +19,7 @@ from sae.storage import Place
 from sae.training import TrainingConfig, train
 
 D_IN, D_SAE = 16, 32
-TIMES = {"seconds", "step_seconds"}
+TIMES = {"seconds", "step_seconds", "read_seconds", "sync_seconds"}
 RELU = DictionaryConfig(
     name="relu",
     sae=ReluConfig(d_sae=D_SAE, l1_coefficient=0.02),
@@ -248,7 +248,7 @@ def test_a_batch_of_another_width_is_refused(undisturbed):
     dictionary = load_dictionary(undisturbed.child("topk"))
     schedule = Schedule(num_steps=10, batch_size=4, log_every=1, dead_window_vectors=10)
     run = DictionaryRun(
-        TOPK, dictionary, schedule, InputSource(lambda number: torch.zeros(4, D_IN), 10, 4), torch.zeros(D_IN), lambda name, row: None
+        TOPK, dictionary, schedule, InputSource(lambda number: (torch.zeros(4, D_IN), None), 4), torch.zeros(D_IN), lambda name, row: None
     )
     with pytest.raises(WidthError, match="d_in 16, the store has 5"):
         run.train_on(torch.zeros(4, 5))

@@ -1,0 +1,61 @@
+"""What a finished dictionary leaves: its weights, and a result that says where it comes from and how it ended."""
+
+import platform
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.architectures.registry import build_dictionary
+from sae.checkpoint import save_dictionary
+from sae.dictionary_run import DictionaryRun
+from sae.storage import Place
+from sae.store.reader import Store
+
+RESULT_KEY = "result.json"
+
+
+def write_dictionary(
+    place: Place, run: DictionaryRun, weights: dict[str, Float[Tensor, "..."]], store: Store, hookpoint: str, search: dict[str, Any] | None
+) -> None:
+    """Write the dictionary, then `result.json`, without which it counts as unfinished.
+
+    Args:
+        place: the dictionary's own directory.
+        run: at its end.
+        weights: all features' weights, wherever they are held.
+        store: that it was trained on.
+        hookpoint: that it encodes.
+        search: how its coefficient was found, where it was searched.
+    """
+    part, config, final = run.dictionary, run.config, run.progress.rows[-1]
+    dictionary = build_dictionary(config.sae, part.d_in, part.d_out if part.is_transcoder else None)
+    dictionary.load_state_dict(weights)
+    if config.ema_decay is not None:
+        dictionary.after_step()  # a mean of unit vectors is shorter than they
+    origin = {
+        "name": config.name,
+        "hookpoint": hookpoint,
+        "subject": store.plan.subject,
+        "subject_digest": store.plan.subject_digest,
+        "store_digest": store.manifest.digest,
+        "vectors": final["vectors"],
+        "dead_fraction": final["dead_fraction"],
+        **({"target_hookpoint": config.target_hookpoint} if config.target_hookpoint else {}),
+    }
+    result = {
+        **origin,
+        "architecture": dictionary.architecture,
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.d_sae,
+        "steps": run.step,
+        "dead_window_vectors": run.schedule.dead_window_vectors,
+        "final": final,
+        "wall_seconds": run.progress.seconds,
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **({"target_l0": {key: search[key] for key in ("coefficient", "l0", "wanted", "rounds")}} if search else {}),
+    }
+    save_dictionary(place, dictionary, origin)
+    place.put_json(RESULT_KEY, result)

@@ -1,0 +1,99 @@
+"""A dictionary on its way as a training state, whole whoever holds its parts, and back again."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from sae.architectures.base import Dictionary
+from sae.checkpoint import TrainingState
+from sae.dead_features import DeadFeatureTracker
+from sae.optimization import MOMENTS
+from sae.parallel import Workers
+from sae.sharding import all_features, own_features
+from sae.training_log import LogWindow
+from sae.weight_average import WeightAverage
+
+
+@dataclass
+class Progress:
+    """How far a dictionary is, and what it has told: everything but its tensors.
+
+    Attributes:
+        step: optimiser steps done.
+        seconds: wall time of these steps.
+        resampled_ids: features changed by the last resampling, until their fate is counted; numbered over all workers.
+        resampled_at: after which step that was.
+        rows: log rows so far.
+        events: events so far.
+    """
+
+    resampled_ids: Int[Tensor, " features"]
+    step: int = 0
+    seconds: float = 0.0
+    resampled_at: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Parts:
+    """What changes from step to step. Tensors that have features hold those of this worker alone."""
+
+    dictionary: Dictionary
+    optimizer: torch.optim.Adam
+    tracker: DeadFeatureTracker
+    window: LogWindow
+    average: WeightAverage | None
+    progress: Progress
+
+    def tensors(self) -> dict[str, tuple[Shaped[Tensor, "..."], int | None]]:
+        """Every tensor by its key in a state, with the axis along which its features lie."""
+        axes = self.dictionary.feature_axes
+        held: dict[str, tuple[Tensor, int | None]] = {
+            f"weights.{name}": (tensor, axes.get(name)) for name, tensor in self.dictionary.state_dict().items()
+        }
+        for name, parameter in self.dictionary.named_parameters():
+            held[f"step.{name}"] = (self.optimizer.state[parameter]["step"], None)
+            for moment in MOMENTS:
+                held[f"{moment}.{name}"] = (self.optimizer.state[parameter][moment], axes.get(name))
+        if self.average is not None:
+            held |= {f"average.{name}": (summed, axes.get(name)) for name, summed in self.average.sums.items()}
+        return held | {
+            "silent_vectors": (self.tracker.silent_vectors, 0),
+            "firings": (self.window.firings, 0),
+            "resampled_ids": (self.progress.resampled_ids, None),
+        }
+
+
+def state_of(parts: Parts, plan: dict[str, Any], workers: Workers) -> TrainingState:
+    """The state to save; collective, and the same on every worker."""
+    tensors = {key: all_features(tensor, axis, workers) for key, (tensor, axis) in parts.tensors().items()}
+    progress = parts.progress
+    values = {
+        "plan": plan,
+        "window": {"vectors": parts.window.vectors, "sums": parts.window.sums},
+        "resampled_at": progress.resampled_at,
+        "seconds": progress.seconds,
+        "rows": progress.rows,
+        "events": progress.events,
+    }
+    return TrainingState(progress.step, tensors, values)
+
+
+@torch.no_grad()
+def take_up(parts: Parts, state: TrainingState, workers: Workers) -> None:
+    """Go on from a state, with this worker's share of it, whatever number of workers saved it."""
+    progress, values = parts.progress, state.values
+    ids = state.tensors["resampled_ids"]
+    progress.resampled_ids = ids.to(progress.resampled_ids.device)
+    for key, (tensor, axis) in parts.tensors().items():
+        if key != "resampled_ids":
+            tensor.copy_(own_features(state.tensors[key], axis, workers))
+    parts.window.vectors, parts.window.sums = values["window"]["vectors"], values["window"]["sums"]
+    progress.step, progress.resampled_at, progress.seconds = state.step, values["resampled_at"], values["seconds"]
+    progress.rows, progress.events = values["rows"], values["events"]
+    if parts.average is not None:
+        parts.average.steps = state.step
