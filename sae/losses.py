@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.kernels.selection import map_values
 from sae.kernels.sparse import Features, feature_sums
 from sae.parallel import ALONE, Workers
 
@@ -20,12 +21,39 @@ def mean_squared_errors(x: Float[Tensor, "batch d_in"], reconstruction: Float[Te
     return (x - reconstruction).square().mean(1)
 
 
+def squared_errors(x: Float[Tensor, "batch d_in"], reconstruction: Float[Tensor, "batch d_in"]) -> Float[Tensor, " batch"]:
+    """Σ_j (x_j − x̂_j)² of each vector: a sum over its elements.
+
+    Reference: Conerly et al. 2024, Transformer Circuits, Circuits Updates April 2024, "Update on how we train SAEs".
+    """
+    return (x - reconstruction).square().sum(1)
+
+
 def l1_norms(features: Features) -> Float[Tensor, " batch"]:
     """Σ_i f_i of each vector for f ≥ 0: a sum over features.
 
     Reference: Bricken et al. 2023, Towards Monosemanticity, appendix "Sparse Autoencoders".
     """
     return feature_sums(features)
+
+
+def weighted_l1_norms(features: Features, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, " batch"]:
+    """Σ_i f_i ‖W_dec,i‖ of each vector for f ≥ 0: a sum over features of what each contributes, whatever the length of its direction.
+
+    Reference: Conerly et al. 2024, Transformer Circuits, Circuits Updates April 2024, "Update on how we train SAEs".
+    """
+    norms = torch.linalg.vector_norm(W_dec, dim=1)
+    return feature_sums(map_values(features, torch.mul, norms))
+
+
+def power_norms(features: Features, p: float) -> Float[Tensor, " batch"]:
+    """Σ_i f_i^p over the features of each vector that fired, f ≥ 0 and 0 < p ≤ 1: the norm L_p to its p-th power.
+
+    A feature that did not fire has no gradient, where the formula's would be infinite.
+
+    Reference: Karvonen et al. 2024 (arXiv 2408.00113), section 4.
+    """
+    return feature_sums(map_values(features, lambda f: torch.where(f > 0, f, 1.0).pow(p) * (f > 0)))
 
 
 def normalized_squared_error(

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from sae.errors import WidthError
 from sae.kernels.features import decode_features
 from sae.kernels.sparse import Features, SparseFeatures, as_dense, as_sparse, firings_of
+from sae.losses import mean_squared_errors
 from sae.parallel import ALONE, Workers
 
 
@@ -88,11 +89,13 @@ class Dictionary(nn.Module, ABC):
 
     Attributes:
         unit_norm_decoder: whether the rows of W_dec are kept at unit norm.
+        pre_encoder_bias: whether b_dec is subtracted before encoding (never in a transcoder).
         feature_parallel: whether it can be trained with its features spread over workers.
         feature_axes: along which axis of a parameter or buffer its features lie; all others are the same for every feature.
     """
 
     unit_norm_decoder: ClassVar[bool] = True
+    pre_encoder_bias: ClassVar[bool] = True
     feature_parallel: ClassVar[bool] = True
     feature_axes: ClassVar[dict[str, int]] = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
     input_scale: Float[Tensor, ""]
@@ -123,8 +126,8 @@ class Dictionary(nn.Module, ABC):
         """Set all weights anew, drawing from `generator`; `b_dec` is in scaled units."""
 
     @abstractmethod
-    def features(self, scaled: Float[Tensor, "batch d_in"]) -> Features:
-        """The features of scaled activations, held in whichever way is cheaper."""
+    def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
+        """The features of scaled activations as an evaluation sees them, each row by itself, held in whichever way is cheaper."""
 
     @abstractmethod
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
@@ -138,9 +141,11 @@ class Dictionary(nn.Module, ABC):
             WidthError: x is not of width d_in, or the target not of width d_out.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
-        """The loss of each vector by itself, without gradient: by it, inputs are drawn for resampling."""
+        """The loss of each vector by itself, without gradient: by it, inputs are drawn for resampling. Here the mean squared error."""
+        reconstruction = self.decode_scaled(self.features(self.scaled(x), context.workers), context.workers)
+        return mean_squared_errors(self.scaled_target(x, context.target), reconstruction)
 
     def scaled(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
         """Raw activations in the units of the encoder.
@@ -150,7 +155,7 @@ class Dictionary(nn.Module, ABC):
         """
         if x.ndim != 2 or x.shape[1] != self.d_in:
             raise WidthError(f"activations of shape {list(x.shape)} given to a dictionary that takes [batch, {self.d_in}]: flatten or pick another")
-        return x.to(self.W_dec.dtype) * self.input_scale
+        return x.to(self.b_dec.dtype) * self.input_scale
 
     def scaled_target(self, x: Float[Tensor, "batch d_in"], target: Float[Tensor, "batch d_out"] | None) -> Float[Tensor, "batch d_out"]:
         """What is to be reconstructed, in the units of the decoder.
@@ -167,7 +172,7 @@ class Dictionary(nn.Module, ABC):
             raise WidthError(
                 f"{found} given to a transcoder that reconstructs [{len(x)}, {self.d_out}]: give the activations of its target hookpoint"
             )
-        return target.to(self.W_dec.dtype) * self.decoded_scale
+        return target.to(self.b_dec.dtype) * self.decoded_scale
 
     @property
     def decoded_scale(self) -> Float[Tensor, ""]:
@@ -175,8 +180,10 @@ class Dictionary(nn.Module, ABC):
         return self.input_scale if self.output_scale is None else self.output_scale
 
     def center(self, workers: Workers = ALONE) -> Float[Tensor, " d_in"]:
-        """What is subtracted before encoding: b_dec, or nothing in a transcoder, whose b_dec lives in another space."""
-        return self.b_dec.new_zeros(self.d_in) if self.is_transcoder else workers.to_features(self.b_dec)
+        """What is subtracted before encoding: b_dec, or nothing."""
+        if self.is_transcoder or not self.pre_encoder_bias:
+            return self.b_dec.new_zeros(self.d_in)
+        return workers.to_features(self.b_dec)
 
     def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """The features of raw activations, with their zeros; differentiable."""

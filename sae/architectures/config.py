@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from sae.config import Config
 
@@ -33,4 +33,106 @@ class TopKConfig(Config):
         return self
 
 
-SAEConfig = Annotated[ReluConfig | TopKConfig, Field(discriminator="architecture")]
+class ReluAprilConfig(Config):
+    """The ReLU autoencoder as Anthropic trains it since April 2024: free decoder, L1 weighted by its norms."""
+
+    architecture: Literal["relu_april"] = "relu_april"
+    d_sae: PositiveInt = Field(4096, description="number of features")
+    l1_coefficient: NonNegativeFloat = Field(
+        5.0, description="weight of the sum of f_i ‖W_dec,i‖ against the sum over d_in of the squared error, both in scaled units; 5 in the source"
+    )
+
+
+class TiedConfig(Config):
+    """The tied autoencoder of Cunningham et al."""
+
+    architecture: Literal["tied"] = "tied"
+    d_sae: PositiveInt = Field(4096, description="number of features")
+    l1_coefficient: NonNegativeFloat = Field(
+        0.01, description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units"
+    )
+
+
+class BatchTopKConfig(TopKConfig):
+    """The BatchTopK autoencoder of Bussmann et al.: k features per vector on average over a batch."""
+
+    architecture: Literal["batch_topk"] = "batch_topk"  # type: ignore[assignment]
+    k: PositiveInt = Field(20, description="features kept per vector, on average over the batch")
+    threshold_decay: float = Field(
+        0.99, ge=0, lt=1, description="decay, per step, of the running mean of the smallest kept feature, the threshold of inference"
+    )
+
+
+class MatryoshkaConfig(BatchTopKConfig):
+    """The Matryoshka BatchTopK autoencoder of Bussmann et al.: every prefix of the features reconstructs on its own."""
+
+    architecture: Literal["matryoshka"] = "matryoshka"  # type: ignore[assignment]
+    group_fractions: tuple[PositiveFloat, ...] = Field(
+        (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32),
+        description="shares of the features, in order, that each prefix adds to the one before it; their sum is 1",
+    )
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        if abs(sum(self.group_fractions) - 1) > 1e-6 or min(self.group_sizes) < 1:
+            raise ValueError(
+                f"group_fractions {self.group_fractions} sum to {sum(self.group_fractions):g} and must give each group a feature: make them sum to 1"
+            )
+        return self
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Features each group adds; what rounding leaves goes to the last."""
+        sizes = [int(fraction * self.d_sae) for fraction in self.group_fractions[:-1]]
+        return (*sizes, self.d_sae - sum(sizes))
+
+
+class JumpReluConfig(Config):
+    """The JumpReLU autoencoder of Rajamanoharan et al. and of Gemma Scope: a trained threshold per feature, an L0 penalty."""
+
+    architecture: Literal["jumprelu"] = "jumprelu"
+    d_sae: PositiveInt = Field(4096, description="number of features")
+    l0_coefficient: NonNegativeFloat = Field(
+        1e-3, description="weight of the number of features that fire against the squared error over the mean squared norm"
+    )
+    bandwidth: PositiveFloat = Field(0.001, description="width of the window around a threshold, in mean norms of an activation; 0.001 in the source")
+    threshold_start: PositiveFloat = Field(0.001, description="every threshold at the start, in mean norms of an activation; 0.001 in the source")
+
+
+class GatedConfig(Config):
+    """The Gated autoencoder of Rajamanoharan et al.: one path says whether a feature fires, another how much."""
+
+    architecture: Literal["gated"] = "gated"
+    d_sae: PositiveInt = Field(4096, description="number of features")
+    l1_coefficient: NonNegativeFloat = Field(
+        0.02, description="weight of the sum of a vector's gate activations, in mean norms, against the squared error over the mean squared norm"
+    )
+
+
+class PAnnealingConfig(Config):
+    """The ReLU autoencoder of Karvonen et al., whose penalty turns from L1 towards L0 as p falls."""
+
+    architecture: Literal["p_annealing"] = "p_annealing"
+    d_sae: PositiveInt = Field(4096, description="number of features")
+    l1_coefficient: NonNegativeFloat = Field(
+        0.02,
+        description="weight of the sum of a vector's features to the power p, in mean norms, against the squared error over the mean squared norm, at p = 1",
+    )
+    p_end: float = Field(0.2, gt=0, le=1, description="p after the last change; it begins at 1")
+    anneal_start: float = Field(0.05, ge=0, lt=1, description="fraction of the run's steps after which p begins to fall")
+    anneal_end: float = Field(1.0, gt=0, le=1, description="fraction of the run's steps at which p would reach its end")
+    num_changes: int = Field(10, ge=2, description="how many values p takes, evenly spaced")
+    queue_length: PositiveInt = Field(10, description="recent batches over which the penalties of this p and the next are compared")
+
+    @model_validator(mode="after")
+    def _starts_before_its_end(self) -> Self:
+        if self.anneal_start >= self.anneal_end:
+            raise ValueError(f"anneal_start {self.anneal_start:g} is not before anneal_end {self.anneal_end:g}: lower the one or raise the other")
+        return self
+
+
+SAEConfig = Annotated[
+    ReluConfig | ReluAprilConfig | TiedConfig | PAnnealingConfig | GatedConfig | TopKConfig | BatchTopKConfig | MatryoshkaConfig | JumpReluConfig,
+    Field(discriminator="architecture"),
+]
+"""Every architecture by its name in a configuration."""

@@ -12,7 +12,7 @@ from sae.kernels.features import decode_features, encode_at
 from sae.kernels.selection import keep_largest_of_row
 from sae.kernels.sparse import SparseFeatures
 from sae.kernels.support import support_topk
-from sae.losses import auxiliary_squared_error, mean_squared_errors, normalized_squared_error
+from sae.losses import auxiliary_squared_error, normalized_squared_error
 from sae.parallel import ALONE, Workers
 
 
@@ -46,22 +46,24 @@ class TopKDictionary(Dictionary):
         """The k largest entries of ReLU((x − b_dec) W_enc + b_enc) per row."""
         return encode_topk_over(scaled, self.center(workers), self.W_enc, self.b_enc, self.config.k, workers)
 
+    def training_features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers) -> SparseFeatures:
+        """The features of a training batch; here those of an evaluation."""
+        return self.features(scaled, workers)
+
+    def reconstruction_loss(
+        self, features: SparseFeatures, target: Float[Tensor, "batch d_out"], workers: Workers
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch d_out"]]:
+        """The normalised squared error, and the reconstruction."""
+        reconstruction = self.decode_scaled(features, workers)
+        return normalized_squared_error(target, reconstruction, workers), reconstruction
+
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `auxiliary` (0 where nothing is dead)."""
         scaled, target = self.scaled(x), self.scaled_target(x, context.target)
-        features = self.features(scaled, context.workers)
-        reconstruction = self.decode_scaled(features, context.workers)
-        losses = {
-            "reconstruction": normalized_squared_error(target, reconstruction, context.workers),
-            "auxiliary": self.config.aux_coefficient * self.auxiliary_loss(scaled, target - reconstruction.detach(), context),
-        }
-        return self.result(losses, reconstruction, features)
-
-    @torch.no_grad()
-    def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
-        """Mean squared error of each vector, in scaled units."""
-        features = self.features(self.scaled(x), context.workers)
-        return mean_squared_errors(self.scaled_target(x, context.target), self.decode_scaled(features, context.workers))
+        features = self.training_features(scaled, context.workers)
+        loss, reconstruction = self.reconstruction_loss(features, target, context.workers)
+        auxiliary = self.config.aux_coefficient * self.auxiliary_loss(scaled, target - reconstruction.detach(), context)
+        return self.result({"reconstruction": loss, "auxiliary": auxiliary}, reconstruction, features)
 
     def auxiliary_loss(self, scaled: Float[Tensor, "batch d_in"], error: Float[Tensor, "batch d_out"], context: StepContext) -> Float[Tensor, ""]:
         """How badly the aux_k largest dead features predict `error`, a constant; 0 where nothing is dead."""
