@@ -1,6 +1,5 @@
 """Object stores as fixtures: the servers live as long as the session, every test gets a bucket of its own."""
 
-import contextlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import s3fs
 
+from sae.storage.s3 import session
 from tests.servers.object_servers import SWIFT_PYTHON, ObjectServer, moto_server, swift_server
 
 
@@ -60,7 +60,7 @@ def new_bucket(server: ObjectServer, monkeypatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     forget_clients()
     name = f"bucket-{uuid.uuid4().hex[:12]}"
-    s3fs.S3FileSystem().mkdir(name)
+    s3fs.S3FileSystem(session=session()).mkdir(name)
     try:
         yield f"s3://{name}"
     finally:
@@ -69,5 +69,5 @@ def new_bucket(server: ObjectServer, monkeypatch) -> Iterator[str]:
 
 def forget_clients() -> None:
     """Make the next client read its environment anew: they are kept by their arguments alone."""
-    with contextlib.suppress(AttributeError):
-        s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem.clear_instance_cache()
+    session.cache_clear()
