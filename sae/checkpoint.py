@@ -53,6 +53,7 @@ def save_dictionary(place: Place, dictionary: Dictionary, metadata: dict[str, An
         "format_version": FORMAT_VERSION,
         "architecture": dictionary.architecture,
         "d_in": dictionary.d_in,
+        **({"d_out": dictionary.d_out} if dictionary.is_transcoder else {}),
         "config": dictionary.config.model_dump(mode="json"),
         "metadata": metadata,
         "weights": {"sha256": sha256_hex(weights), "bytes": len(weights)},
@@ -74,7 +75,7 @@ def load_dictionary(url: str | os.PathLike[str] | Place, device: str | torch.dev
     if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
         raise ConfigError(f"{place.path(CONFIG_KEY)} is not of format version {FORMAT_VERSION}: load it with the version of this tool that wrote it")
     try:
-        dictionary = build_dictionary(TypeAdapter(SAEConfig).validate_python(config["config"]), config["d_in"])
+        dictionary = build_dictionary(TypeAdapter(SAEConfig).validate_python(config["config"]), config["d_in"], config.get("d_out"))
         expected = config["weights"]
         size, digest = expected["bytes"], expected["sha256"]
     except (KeyError, TypeError) as error:

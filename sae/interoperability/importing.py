@@ -7,9 +7,10 @@ from pydantic import TypeAdapter
 
 from sae.architectures.base import Dictionary
 from sae.architectures.config import SAEConfig
-from sae.architectures.registry import build_dictionary
-from sae.interoperability.raw_form import RULES, RawForm
+from sae.architectures.registry import ARCHITECTURES, build_dictionary
+from sae.interoperability.raw_form import RawForm
 
+SMALLEST_THRESHOLD = 1e-30
 EQUAL_NORMS = 1e-3  # rows of a decoder that was kept at unit norm in 16 bits still agree to this
 
 
@@ -24,7 +25,7 @@ def dictionary_from(form: RawForm) -> Dictionary:
     uniform = norm > 0 and ((norms - norm).abs().max().item() <= EQUAL_NORMS * norm)
     architecture = _architecture_of(form, uniform)
     if not form.is_transcoder:
-        form = form.subtracting(RULES[architecture].subtracts_b_dec)
+        form = form.subtracting(ARCHITECTURES[architecture].pre_encoder_bias)
     scale = 1 / norm if uniform else 1.0
     config = TypeAdapter(SAEConfig).validate_python(_config(form, architecture))
     dictionary = build_dictionary(config, form.d_in, form.d_out if form.is_transcoder else None)
@@ -35,12 +36,15 @@ def dictionary_from(form: RawForm) -> Dictionary:
     dictionary.W_dec.copy_(form.W_dec.double() * scale)
     dictionary.b_dec.copy_(form.b_dec.double() * scale)
     for name, vector in form.vectors.items():
-        getattr(dictionary, name).copy_(vector)
+        if name == "threshold":  # ours is positive by its logarithm; below this one every positive entry fires, as at 0
+            dictionary.get_parameter("log_threshold").copy_(vector.clamp_min(SMALLEST_THRESHOLD).log())
+        else:
+            dictionary.get_parameter(name).copy_(vector)
     return dictionary.eval()
 
 
 def _architecture_of(form: RawForm, uniform: bool) -> str:
-    return "april" if form.rule == "relu" and not uniform else form.rule
+    return "relu_april" if form.rule == "relu" and not uniform else form.rule
 
 
 def _config(form: RawForm, architecture: str) -> dict[str, Any]:

@@ -28,17 +28,17 @@ VECTORS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How an architecture of ours chooses features once it is trained, and whether it takes b_dec off its input."""
-
-    rule: Rule
-    subtracts_b_dec: bool = True
-
-
-RULES: dict[str, Rules] = {
-    "relu": Rules("relu"),
-    "topk": Rules("topk"),
+# How each architecture of ours chooses features once it is trained. BatchTopK then has one threshold for all features.
+RULES: dict[str, Rule] = {
+    "relu": "relu",
+    "relu_april": "relu",
+    "tied": "relu",
+    "p_annealing": "relu",
+    "gated": "gated",
+    "topk": "topk",
+    "batch_topk": "jumprelu",
+    "matryoshka": "jumprelu",
+    "jumprelu": "jumprelu",
 }
 
 
@@ -149,12 +149,11 @@ def raw_form(dictionary: Dictionary) -> RawForm:
     Raises:
         InputError: its architecture cannot be said in these terms.
     """
-    rules = RULES.get(dictionary.architecture)
-    if rules is None:
+    rule = RULES.get(dictionary.architecture)
+    if rule is None:
         raise InputError(
             f"the architecture {dictionary.architecture!r} has no counterpart in other libraries' layouts; these have one: {', '.join(RULES)}"
         )
-    rule = rules.rule
     scale, decoded_scale = dictionary.input_scale.double(), dictionary.decoded_scale.double()
     W_enc, W_dec, b_dec = (tensor.detach().double() for tensor in (dictionary.W_enc, dictionary.W_dec, dictionary.b_dec))
     return RawForm(
@@ -163,7 +162,7 @@ def raw_form(dictionary: Dictionary) -> RawForm:
         W_dec=(W_dec / decoded_scale).float().contiguous(),
         b_dec=(b_dec / decoded_scale).float(),
         vectors={name: _vector(dictionary, name) for name in VECTORS[rule]},
-        subtracts_b_dec=rules.subtracts_b_dec and not dictionary.is_transcoder,
+        subtracts_b_dec=dictionary.pre_encoder_bias and not dictionary.is_transcoder,
         k=dictionary.config.k if rule == "topk" else None,
         is_transcoder=dictionary.is_transcoder,
     ).checked(f"the {dictionary.architecture} dictionary")

@@ -25,6 +25,14 @@ def some_dictionary(config):
     return dictionary
 
 
+def test_a_transcoder_comes_back_with_both_widths(place):
+    transcoder = build_dictionary(ReluConfig(d_sae=16), 8, 12)
+    save_dictionary(place, transcoder, {})
+    loaded = load_dictionary(place)
+    assert (loaded.is_transcoder, loaded.d_in, loaded.d_out) == (True, 8, 12)
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in transcoder.state_dict().items())
+
+
 @pytest.mark.parametrize("config", [ReluConfig(d_sae=16), TopKConfig(d_sae=16, k=3)])
 def test_a_dictionary_comes_back_with_the_same_bits(place, config):
     dictionary = some_dictionary(config)

@@ -12,7 +12,7 @@ WIDTH, FEATURES, K = 16, 64, 5
 EXPORTABLE = {
     "saelens": list(RULES),
     "dictionary_learning": list(RULES),
-    "sparsify": [name for name, rules in RULES.items() if rules.rule == "topk"],
+    "sparsify": [name for name, rule in RULES.items() if rule == "topk"],
 }
 TOP_K = {"topk", "batch_topk", "matryoshka"}
 

@@ -70,3 +70,16 @@ def test_a_dictionary_that_a_library_made_has_its_features_here(tmp_path, peer, 
         assert torch.equal(features > 0, theirs["features"] > 0), kind
         assert close(features, theirs["features"]), kind
         assert close(reconstruction, theirs["reconstruction"]), kind
+
+
+@pytest.mark.parametrize(("layout", "architecture", "d_out"), [("saelens", "relu", 24), ("saelens", "jumprelu", 24), ("sparsify", "topk", WIDTH)])
+def test_a_library_computes_what_the_transcoder_exported_to_it_does(tmp_path, peer, x, layout, architecture, d_out):
+    transcoder = planted(architecture, d_out)
+    save_dictionary(Place(tmp_path / "ours"), transcoder, {})
+    export_dictionary(Place(tmp_path / "ours"), layout, Place(tmp_path / "exported"))
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    peer.ask(action="load", layout=layout, directory=str(tmp_path / "exported"), tensors=str(tmp_path / "x.safetensors"))
+    theirs = load_file(tmp_path / "x.safetensors")
+    with torch.no_grad():
+        assert close(theirs["features"], transcoder.encode(x))
+        assert close(theirs["reconstruction"], transcoder(x))
