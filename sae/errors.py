@@ -8,6 +8,7 @@
     │   ├── InputError          a path, glob, model or dictionary that is not there or cannot be used
     │   ├── EmptyCorpusError    sources that hold no text
     │   ├── HookpointError      a hookpoint the subject model does not have
+    │   ├── LeaseError          a store that another harvest is filling
     │   ├── PlanError           a directory that was made with another plan
     │   └── WidthError          a dictionary and a store of different widths
     └── FailureError            something broke; the command line exits with 1
@@ -47,6 +48,10 @@ class EmptyCorpusError(UserError):
 
 class HookpointError(UserError):
     """A hookpoint that the subject model does not have."""
+
+
+class LeaseError(UserError):
+    """A store that another harvest is filling."""
 
 
 class PlanError(UserError):
