@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.kernels.sparse import SparseFeatures, flat_nonzero, row_pointers_of
@@ -40,28 +40,63 @@ def probe_density(
 
 
 def largest_positive(pre: Float[Tensor, "rows d_sae"], k: int) -> Int[Tensor, " nnz"]:
-    """Flat positions of the k largest positive entries per row.
+    """Flat positions of the k largest positive entries per row."""
+    candidates = flat_nonzero(pre >= _lower_bound(pre, min(k, pre.shape[1])))
+    pointers = row_pointers_of(candidates, *pre.shape)
+    return candidates[keep_topk(pointers, candidates // pre.shape[1], pre.view(-1)[candidates], k)]
+
+
+def reaching(pre: Float[Tensor, "rows d_sae"], k: int, slack: Callable[[Tensor], Tensor]) -> Int[Tensor, " nnz"]:
+    """Flat positions of all entries that come up to the k-th largest of their row, or miss it by no more than its `slack`.
+
+    A row with fewer than k positive entries is treated as if its k-th largest were 0.
+
+    Args:
+        pre: of any precision.
+        k: as for TopK.
+        slack: of a bound per row [rows 1], in float32.
+    """
+    rows, width = pre.shape
+    k = min(k, width)
+    bound = _lower_bound(pre, k).float()
+    candidates = flat_nonzero(pre >= (bound - slack(bound)).to(pre.dtype))
+    pointers, row_ids = row_pointers_of(candidates, rows, width), candidates // width
+    values = pre.view(-1)[candidates].float()
+    nearer = _padded(pointers, row_ids, values, k).topk(k).values[:, -1:].clamp_min(0.0)
+    return candidates[values >= (nearer - slack(nearer)).view(-1)[row_ids]]
+
+
+def keep_topk(row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " nnz"], values: Float[Tensor, " nnz"], k: int) -> Bool[Tensor, " nnz"]:
+    """Which of the stored entries are among the k largest positive ones of their row; of equal ones, those of lowest feature id."""
+    padded = _padded(row_pointers, row_ids, values, k)
+    smallest_kept = padded.topk(k, sorted=True).values[:, -1].clamp_min(torch.finfo(values.dtype).tiny)
+    kept = values >= smallest_kept[row_ids]
+    if int(kept.sum()) > int(row_pointers.diff().clamp_max(k).sum()):  # ties at the boundary: sort stably, so that the lowest ids win
+        kept &= _ranks(padded)[row_ids, _places(row_pointers, row_ids)] < k
+    return kept
+
+
+def _places(row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " nnz"]) -> Int[Tensor, " nnz"]:
+    """Which entry of its row each stored entry is, from 0."""
+    return torch.arange(len(row_ids), device=row_ids.device) - row_pointers.long()[row_ids]
+
+
+def _padded(
+    row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " nnz"], values: Float[Tensor, " nnz"], k: int
+) -> Float[Tensor, "rows width"]:
+    """The stored entries of each row side by side, at least k wide, filled up with minus infinity."""
+    rows = len(row_pointers) - 1
+    padded = values.new_full((rows, max(k, int(row_pointers.diff().max()) if rows else 0)), -torch.inf)
+    padded[row_ids, _places(row_pointers, row_ids)] = values
+    return padded
+
+
+def _lower_bound(pre: Float[Tensor, "rows d_sae"], k: int) -> Float[Tensor, "rows 1"]:
+    """A positive bound per row that at least min(k, number of positive entries) entries reach.
 
     The k-th largest of the maxima of disjoint groups is never above the k-th largest entry, and costs one pass to find: all
     entries from there on are the few candidates among which to choose.
     """
-    rows, width = pre.shape
-    k = min(k, width)
-    candidates = flat_nonzero(pre >= _lower_bound(pre, k))
-    pointers = row_pointers_of(candidates, rows, width).long()
-    values, row_ids = pre.view(-1)[candidates], candidates // width
-    places = torch.arange(len(candidates), device=pre.device) - pointers[row_ids]
-    padded = pre.new_full((rows, max(k, int(pointers.diff().max()) if rows else 0)), -torch.inf)
-    padded[row_ids, places] = values
-    smallest_kept = padded.topk(k, sorted=True).values[:, -1]
-    kept = values >= smallest_kept[row_ids]
-    if int(kept.sum()) > int(pointers.diff().clamp_max(k).sum()):  # ties at the boundary: sort stably, so that the lowest ids win
-        kept = _ranks(padded)[row_ids, places] < k
-    return candidates[kept]
-
-
-def _lower_bound(pre: Float[Tensor, "rows d_sae"], k: int) -> Float[Tensor, "rows 1"]:
-    """A positive bound per row that at least min(k, number of positive entries) entries reach."""
     rows, width = pre.shape
     groups = max(64, 1 << (2 * k - 1).bit_length())
     maxima = pre.view(rows, width // groups, groups).amax(1) if width % groups == 0 else pre
@@ -81,6 +116,8 @@ def _by_blocks(
 ) -> SparseFeatures:
     """Compute pre-activations a block of rows at a time and keep what `select` points at."""
     width = W_enc.shape[1]
+    if width == 0:  # one of several workers may hold none of the features in question
+        return SparseFeatures(centered.new_zeros(len(centered) + 1, dtype=torch.int32), centered.new_empty(0, dtype=torch.int32), centered.new_empty(0), 0)
     buffer = centered.new_empty(min(BLOCK_ROWS, len(centered)), width)
     ids, values, counts = [], [], [torch.zeros(1, dtype=torch.int32, device=centered.device)]
     for start in range(0, len(centered), BLOCK_ROWS):
@@ -88,7 +125,7 @@ def _by_blocks(
         pre = torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])
         flat = select(pre)
         ids.append((flat % width).int())
-        values.append(pre.view(-1)[flat])
+        values.append(pre.view(-1).index_select(0, flat))  # ten times as fast as indexing
         counts.append(row_pointers_of(flat, len(rows), width).diff())
     pointers = torch.cat(counts).cumsum(0, dtype=torch.int32)
     if not ids:
