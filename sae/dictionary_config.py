@@ -5,11 +5,13 @@ from typing import Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sae.architectures.config import SAEConfig
+from sae.architectures.registry import ARCHITECTURES
 from sae.config import Config
 from sae.optimization import OptimizerConfig
 from sae.resampling import ResamplingConfig
 
-COEFFICIENTS = ("l1_coefficient", "l0_coefficient", "lp_coefficient", "sparsity_coefficient")
+COEFFICIENTS = ("l1_coefficient", "l0_coefficient")
+RESAMPLED_WEIGHTS = {"W_enc", "b_enc", "W_dec"}
 
 
 class TargetL0Config(Config):
@@ -36,7 +38,9 @@ class DictionaryConfig(Config):
     target_l0: TargetL0Config | None = Field(None, description="search the sparsity coefficient that gives this L0; null takes it as it is")
 
     @model_validator(mode="after")
-    def _has_a_coefficient_to_search(self) -> Self:
+    def _has_what_is_to_be_changed(self) -> Self:
+        if self.resampling is not None and not can_be_resampled(self.sae.architecture):
+            raise ValueError(f"resampling sets W_enc, b_enc and W_dec, which {self.sae.architecture!r} has not all: set resampling to null")
         if self.target_l0 is not None and self.coefficient is None:
             raise ValueError(f"target_l0 needs a sparsity coefficient, which {self.sae.architecture!r} has not: leave it out, or choose k")
         return self
@@ -45,3 +49,8 @@ class DictionaryConfig(Config):
     def coefficient(self) -> str | None:
         """The name of the architecture's sparsity coefficient, if it has one."""
         return next((name for name in COEFFICIENTS if name in type(self.sae).model_fields), None)
+
+
+def can_be_resampled(architecture: str) -> bool:
+    """Whether an architecture has the weights that resampling sets."""
+    return set(ARCHITECTURES[architecture].feature_axes) >= RESAMPLED_WEIGHTS

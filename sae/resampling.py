@@ -145,10 +145,10 @@ def seeded_generator(seed: int, step: int) -> torch.Generator:
 def _losses(dictionary: Dictionary, inputs: InputSource, numbers: list[int], workers: Workers) -> Float[Tensor, " inputs"]:
     """The loss of every input, batch after batch in the order of `numbers`, whichever rank computed it."""
     ranks, alone = workers.data_size, workers.feature_size == 1
-    losses = [torch.zeros(0)]
+    losses = [torch.zeros(0, dtype=torch.float64)]
     for number in numbers[workers.data_rank :: ranks]:
         x, target = inputs.read(number)
-        losses.append(dictionary.vector_losses(x, StepContext(target=target, workers=ALONE if alone else workers)).cpu())
+        losses.append(dictionary.vector_losses(x, StepContext(target=target, workers=ALONE if alone else workers)).cpu().double())
     gathered = workers.gather_rows(torch.cat(losses)).view(-1, inputs.batch_size)
     order = torch.cat([torch.arange(len(numbers))[rank::ranks] for rank in range(ranks)])
     return gathered[order.argsort()].flatten()
