@@ -48,7 +48,10 @@ EXPLANATIONS = {
     "IllegalLocationConstraintException": _REGION,
 }
 _BEFORE_CONTACT = (botocore.exceptions.EndpointConnectionError, botocore.exceptions.ConnectTimeoutError, botocore.exceptions.ProxyConnectionError)
-_LOST = (botocore.exceptions.HTTPClientError, botocore.exceptions.IncompleteReadError, aiohttp.ClientError, ConnectionError, TimeoutError)
+_LOST = (
+    botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError, botocore.exceptions.IncompleteReadError,
+    aiohttp.ClientError, ConnectionError, TimeoutError,
+)  # fmt: skip
 _UNREADABLE = botocore.parsers.ResponseParserError
 _MISTAKES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (

@@ -28,8 +28,8 @@ SINGLE_PUT_BYTES = 64 << 20  # larger objects go up in parts, so that one lost c
 PART_BYTES = 32 << 20
 PARALLEL_PARTS = 4
 
-# Servers that have answered this process. A place is made in a moment and forgotten; the connections below it stay.
-_contacted: "weakref.WeakSet[Any]" = weakref.WeakSet()
+# Servers that have answered this process, and their buckets. A place is made in a moment and forgotten; the connections below it stay.
+_contacted: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
 
 
 class S3Objects:
@@ -80,6 +80,7 @@ class S3Objects:
         try:
             self._ask(f"look for s3://{path}", lambda: self._reads.call_s3("head_object", Bucket=bucket, Key=key))
         except FileNotFoundError:
+            self._check_bucket(path, bucket)
             return False
         except InputError:
             # The answer to HEAD has no body to say why; a refused listing has, and says it better.
@@ -130,6 +131,13 @@ class S3Objects:
         bucket, key = _split(path)
         with contextlib.suppress(FileNotFoundError):
             self._ask(f"abort an upload of s3://{path}", lambda: self._reads.abort_mpu(bucket, key, upload))
+
+    def _check_bucket(self, path: str, bucket: str) -> None:
+        # HEAD answers 404 for a missing bucket as for a missing object: whoever mistypes a bucket shall hear of that and not of an empty place.
+        known = _contacted.setdefault(self._reads, set())
+        if bucket not in known:
+            self._list_page(path, bucket, "", {"MaxKeys": 1})
+            known.add(bucket)
 
     def _list_page(self, path: str, bucket: str, prefix: str, more: dict[str, Any]) -> dict[str, Any]:
         return self._ask(f"list s3://{path}", lambda: self._reads.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more))
@@ -184,12 +192,12 @@ class S3Objects:
             if code == "NotImplemented":
                 raise NotImplementedError(doing) from None
             raise explained(error, doing, self._endpoint(), self._reads in _contacted) from None
-        _contacted.add(self._reads)
+        _contacted.setdefault(self._reads, set())
         return result
 
     def _passes(self, error: BaseException) -> bool:
         if answer(error) != ("", 0):
-            _contacted.add(self._reads)
+            _contacted.setdefault(self._reads, set())
         return passes(error)
 
     def _endpoint(self) -> str:

@@ -101,7 +101,7 @@ class FaultProxy:
                     if fault == "stall":
                         await reader.read(1)  # ends when the client closes the connection
                         return
-                    writer.write(_answer(fault))
+                    writer.write(_answer(fault, bodiless=head.startswith(b"HEAD ")))
                     await writer.drain()
                     continue
                 if server_writer is None:
@@ -181,7 +181,8 @@ def _fields(head: bytes) -> dict[bytes, bytes]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def _answer(fault: str) -> bytes:
+def _answer(fault: str, bodiless: bool) -> bytes:
     status, reason, code, message = ANSWERS[fault]
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'.encode()
-    return f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return head if bodiless else head + body
