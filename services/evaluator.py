@@ -4,11 +4,15 @@ Ranges are the same however many workers there are and are added in their order,
 """
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.checkpoint import CONFIG_KEY, load_dictionary
@@ -47,6 +51,8 @@ class EvaluationJob:
     hookpoint: str
     dictionary_urls: dict[str, str]
     sequences_per_forward: int
+    target_hookpoints: dict[str, str] = field(default_factory=dict)
+    """Of those dictionaries that are transcoders."""
 
 
 def evaluate(
@@ -58,7 +64,7 @@ def evaluate(
     output_url: str,
     monitor: Monitor | None = None,
 ) -> dict[str, EvaluationReport]:
-    """Measure dictionaries on held-out text, all of them in one pass; needs an initialised Ray.
+    """Measure dictionaries on held-out text, all of them in one pass; needs an initialised Ray. A transcoder is measured at its target.
 
     Writes `<output>/<name>.density.arrow` and `<output>/<name>.json`. A dictionary whose report is there is not measured again.
 
@@ -66,7 +72,7 @@ def evaluate(
         config: how much, and by whom.
         subject: the subject model.
         corpus_url: its corpus, of which the held-out split is read.
-        store_url: the store, for the mean activation of its hookpoint.
+        store_url: the store, for the mean activation of its hookpoint and of transcoders' targets.
         dictionary_urls: dictionaries of one hookpoint, by name.
         output_url: where the reports go.
         monitor: told of progress (stage `evaluate/tokens`) and of the `monosem_evaluation_*` metrics.
@@ -81,16 +87,16 @@ def evaluate(
     """
     corpus, store, output = TokenCorpus(Place(corpus_url)), Store(Place(store_url)), Place(output_url)
     num_sequences = min(corpus.num_sequences("held_out"), config.num_sequences or sys.maxsize)
-    hookpoint, digests = _dictionaries(dictionary_urls)
+    hookpoint, digests, target_hookpoints = _dictionaries(dictionary_urls)
     inputs = {name: _inputs(config, corpus, store, digest, num_sequences) for name, digest in digests.items()}
     reports = {name: finished_report(output, name, inputs[name]) for name in dictionary_urls}
     missing = {name: url for name, url in dictionary_urls.items() if reports[name] is None}
     if missing:
-        dictionaries = _load_dictionaries(missing, hookpoint, store.width(hookpoint))
-        job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward)
+        job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward, target_hookpoints)
+        dictionaries = _load_dictionaries(job, store.width)
         sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
         for name, dictionary in dictionaries.items():
-            report = reports[name] = build_report(name, dictionary, hookpoint, sums[name], inputs[name])
+            report = reports[name] = build_report(name, dictionary, hookpoint, sums[name], inputs[name], target_hookpoints.get(name))
             write_report(output, report, sums[name].sparsity)
     finished = {name: report for name, report in reports.items() if report is not None}
     if monitor:
@@ -114,8 +120,11 @@ class EvaluationWorker:
         self.corpus = TokenCorpus(Place(job.corpus_url))
         self.subject = Subject.load(job.subject, device)
         _check_subject(self.subject, store, self.corpus)
-        self.mean = torch.tensor(store.statistics(job.hookpoint).mean, dtype=torch.float32, device=device)
-        self.dictionaries = _load_dictionaries(job.dictionary_urls, job.hookpoint, self.subject.width(job.hookpoint), device)
+        points = (job.hookpoint, *job.target_hookpoints.values())
+        means = {point: torch.tensor(store.statistics(point).mean, dtype=torch.float32, device=device) for point in points}
+        self.mean = means[job.hookpoint]
+        self.targets = {name: (point, means[point]) for name, point in job.target_hookpoints.items()}
+        self.dictionaries = _load_dictionaries(job, self.subject.width, device)
 
     def run(self, task: Range) -> dict[str, EvaluationSums]:
         """The sums of held-out sequences `[start, stop)`, by dictionary."""
@@ -124,8 +133,11 @@ class EvaluationWorker:
         parts = []
         for first in range(0, len(sequences), self.job.sequences_per_forward):
             tokens = torch.from_numpy(sequences[first : first + self.job.sequences_per_forward]).to(self.subject.device)
-            parts.append(evaluate_sequences(self.subject, self.job.hookpoint, self.dictionaries, self.mean, tokens, start + first))
+            parts.append(self._sums(tokens, start + first))
         return merge_parts(parts)
+
+    def _sums(self, tokens: Int[Tensor, "batch sequence"], first_sequence: int) -> dict[str, EvaluationSums]:
+        return evaluate_sequences(self.subject, self.job.hookpoint, self.dictionaries, self.mean, tokens, first_sequence, self.targets)
 
 
 def merge_parts(parts: list[dict[str, EvaluationSums]]) -> dict[str, EvaluationSums]:
@@ -153,11 +165,11 @@ def _measure(
     return merge_parts([parts[task] for task in tasks])
 
 
-def _dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The hookpoint that all dictionaries share, and the digest of each: that of its config, which holds the digest of its weights."""
+def _dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str], dict[str, str]]:
+    """The hookpoint that all dictionaries encode, the digest of each (of its config, which holds that of its weights), transcoders' targets."""
     if not urls:
         raise ConfigError("there is no dictionary to evaluate: name at least one")
-    hookpoints, digests = {}, {}
+    hookpoints, digests, targets = {}, {}, {}
     for name, url in urls.items():
         config = Place(url).get_json(CONFIG_KEY)
         if not isinstance(config, dict) or not isinstance(config.get("metadata", {}).get("hookpoint"), str):
@@ -165,10 +177,21 @@ def _dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str]]:
                 f"{url}/{CONFIG_KEY} does not say which hookpoint the dictionary belongs to (metadata.hookpoint): train it with this tool"
             )
         hookpoints[name], digests[name] = config["metadata"]["hookpoint"], sha256_hex(to_json(config))
+        if config.get("d_out") is not None:
+            targets[name] = _target_hookpoint(url, config["metadata"])
     if len(set(hookpoints.values())) > 1:
         found = ", ".join(f"{name}: {hookpoint}" for name, hookpoint in hookpoints.items())
         raise ConfigError(f"the dictionaries belong to several hookpoints ({found}): evaluate those of each hookpoint by themselves")
-    return next(iter(hookpoints.values())), digests
+    return next(iter(hookpoints.values())), digests, targets
+
+
+def _target_hookpoint(url: str, metadata: dict[str, Any]) -> str:
+    target = metadata.get("target_hookpoint")
+    if not isinstance(target, str):
+        raise InputError(
+            f"{url}/{CONFIG_KEY} is of a transcoder and does not say what it reconstructs (metadata.target_hookpoint): train it with this tool"
+        )
+    return target
 
 
 def _check_subject(subject: Subject, store: Store, corpus: TokenCorpus) -> None:
@@ -185,13 +208,16 @@ def _check_subject(subject: Subject, store: Store, corpus: TokenCorpus) -> None:
         )
 
 
-def _load_dictionaries(urls: dict[str, str], hookpoint: str, width: int, device: str = "cpu") -> dict[str, Dictionary]:
-    dictionaries = {name: load_dictionary(url, device) for name, url in urls.items()}
+def _load_dictionaries(job: EvaluationJob, width: Callable[[str], int], device: str = "cpu") -> dict[str, Dictionary]:
+    dictionaries = {name: load_dictionary(url, device) for name, url in job.dictionary_urls.items()}
     for name, dictionary in dictionaries.items():
-        if dictionary.d_in != width:
-            raise WidthError(
-                f"dictionary {name!r} has d_in {dictionary.d_in}, but {hookpoint!r} is {width} wide: evaluate it with its own subject and store"
-            )
+        target = job.target_hookpoints.get(name, job.hookpoint)
+        for side, found, hookpoint in (("d_in", dictionary.d_in, job.hookpoint), ("d_out", dictionary.d_out, target)):
+            if found != width(hookpoint):
+                there = width(hookpoint)
+                raise WidthError(
+                    f"dictionary {name!r} has {side} {found}, but {hookpoint!r} is {there} wide: evaluate it with its own subject and store"
+                )
     return dictionaries
 
 

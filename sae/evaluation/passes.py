@@ -8,11 +8,14 @@ from torch import Tensor
 from sae.architectures.base import Dictionary
 from sae.errors import InputError
 from sae.evaluation.accumulators import SequenceLosses
-from sae.evaluation.downstream import DownstreamSums, compare, kl_histogram, next_token_losses
+from sae.evaluation.downstream import Comparison, DownstreamSums, compare, kl_histogram, next_token_losses
 from sae.evaluation.reconstruction import reconstruction_sums
 from sae.evaluation.report import EvaluationSums
 from sae.evaluation.sparsity import sparsity_sums
 from sae.subject import Subject
+
+Target = tuple[str, Float[Tensor, " d_out"]]
+"""A hookpoint that a transcoder reconstructs, and the store's mean activation there."""
 
 
 @torch.no_grad()
@@ -23,10 +26,12 @@ def evaluate_sequences(
     mean: Float[Tensor, " d_in"],
     tokens: Int[Tensor, "batch sequence"],
     first_sequence: int,
+    targets: dict[str, Target] | None = None,
 ) -> dict[str, EvaluationSums]:
     """The sums of one batch of sequences, by dictionary. Clean and ablated passes are shared by all dictionaries.
 
-    Special tokens (BOS, EOS, padding) are left out of every sum, and what is spliced in or ablated leaves their activations alone.
+    Special tokens (BOS, EOS, padding) are left out of every sum, and what is spliced in or ablated leaves their activations alone. A
+    transcoder is spliced in, ablated and compared at its target hookpoint; what it encodes is the activation of the clean pass.
 
     Args:
         subject: the subject model.
@@ -35,6 +40,7 @@ def evaluate_sequences(
         mean: mean activation of the store, for mean ablation.
         tokens: packed sequences.
         first_sequence: number of the first of them.
+        targets: of those dictionaries that are transcoders.
 
     Raises:
         InputError: sequences that consist of special tokens.
@@ -43,35 +49,33 @@ def evaluate_sequences(
     counted = ~torch.isin(tokens, special)
     if not counted[:, :-1].any():
         raise InputError(f"sequences from {first_sequence} on hold special tokens only: give the corpus more text")
-    seen: list[Tensor] = []
+    seen: dict[str, Tensor] = {}
 
     def watch(activation: Float[Tensor, "batch sequence d_in"]) -> Float[Tensor, "batch sequence d_in"]:
-        seen.append(activation[counted].float())
+        seen[hookpoint] = activation[counted].float()
         return activation
 
     clean = subject.logits_with(tokens, hookpoint, watch)
-    (activations,) = seen
-    shared = {
-        "clean": next_token_losses(clean, tokens),
-        "zero_ablated": next_token_losses(_run_with(subject, hookpoint, tokens, counted, torch.zeros_like(mean)), tokens),
-        "mean_ablated": next_token_losses(_run_with(subject, hookpoint, tokens, counted, mean), tokens),
-    }
+    reconstructed = {name: (targets or {}).get(name, (hookpoint, mean)) for name in dictionaries}
+    shared = {}
+    for point, average in dict(reconstructed.values()).items():
+        if point not in seen:
+            seen[point] = subject.activations(tokens, [point])[point][counted].float()
+        shared[point] = {
+            "clean": next_token_losses(clean, tokens),
+            "zero_ablated": next_token_losses(_run_with(subject, point, tokens, counted, torch.zeros_like(average)), tokens),
+            "mean_ablated": next_token_losses(_run_with(subject, point, tokens, counted, average), tokens),
+        }
     sums = {}
     for name, dictionary in dictionaries.items():
-        features = dictionary.encode_sparse(activations)
+        point, average = reconstructed[name]
+        features = dictionary.encode_sparse(seen[hookpoint])
         reconstructions = dictionary.decode(features)
-        comparison = compare(clean, _run_with(subject, hookpoint, tokens, counted, reconstructions), tokens)
-        predicting = counted[:, :-1]
-        divergences = comparison.kl_divergence[predicting]
+        comparison = compare(clean, _run_with(subject, point, tokens, counted, reconstructions), tokens)
         sums[name] = EvaluationSums(
-            reconstruction=reconstruction_sums(activations, reconstructions, mean),
+            reconstruction=reconstruction_sums(seen[point], reconstructions, average),
             sparsity=sparsity_sums(features),
-            downstream=DownstreamSums(
-                losses=_sequence_losses(shared | {"spliced": comparison.losses}, predicting, first_sequence),
-                kl_divergence=divergences.sum(dtype=torch.float64).item(),
-                kl_histogram=kl_histogram(divergences),
-                agreeing=int(comparison.agrees[predicting].sum()),
-            ),
+            downstream=_downstream_sums(shared[point], comparison, counted[:, :-1], first_sequence),
         )
     return sums
 
@@ -91,6 +95,18 @@ def _run_with(
         return replaced
 
     return subject.logits_with(tokens, hookpoint, replace)
+
+
+def _downstream_sums(
+    losses: dict[str, Tensor], comparison: Comparison, predicting: Bool[Tensor, "batch predictions"], first_sequence: int
+) -> DownstreamSums:
+    divergences = comparison.kl_divergence[predicting]
+    return DownstreamSums(
+        losses=_sequence_losses(losses | {"spliced": comparison.losses}, predicting, first_sequence),
+        kl_divergence=divergences.sum(dtype=torch.float64).item(),
+        kl_histogram=kl_histogram(divergences),
+        agreeing=int(comparison.agrees[predicting].sum()),
+    )
 
 
 def _sequence_losses(losses: dict[str, Tensor], predicting: Bool[Tensor, "batch predictions"], first_sequence: int) -> SequenceLosses:

@@ -37,6 +37,7 @@ class EvaluationReport(DownstreamFigures, ReconstructionFigures, SparsityFigures
     d_sae: int
     k: int | None = Field(description="features kept per token, where the architecture fixes their number")
     hookpoint: str
+    target_hookpoint: str | None = Field(None, description="what a transcoder reconstructs, and where its figures are taken; null: `hookpoint`")
     inputs: EvaluationInputs
 
 
@@ -49,8 +50,10 @@ class EvaluationSums(Sums):
     downstream: DownstreamSums
 
 
-def build_report(name: str, dictionary: Dictionary, hookpoint: str, sums: EvaluationSums, inputs: EvaluationInputs) -> EvaluationReport:
-    """The report of a dictionary from the sums over all sequences."""
+def build_report(
+    name: str, dictionary: Dictionary, hookpoint: str, sums: EvaluationSums, inputs: EvaluationInputs, target_hookpoint: str | None = None
+) -> EvaluationReport:
+    """The report of a dictionary from the sums over all sequences; `target_hookpoint` is a transcoder's."""
     figures: dict[str, Any] = {}
     for part in (sums.downstream.figures(inputs.seed), sums.reconstruction.figures(), sums.sparsity.figures()):
         figures |= dict(part)
@@ -61,6 +64,7 @@ def build_report(name: str, dictionary: Dictionary, hookpoint: str, sums: Evalua
         d_sae=dictionary.d_sae,
         k=getattr(dictionary.config, "k", None),
         hookpoint=hookpoint,
+        target_hookpoint=target_hookpoint,
         inputs=inputs,
         **figures,
     )

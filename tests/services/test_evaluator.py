@@ -8,7 +8,7 @@ import torch
 from sae.architectures.config import ReluConfig, TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
-from sae.errors import ConfigError, InputError, PlanError, WidthError
+from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
 from sae.evaluation.passes import evaluate_sequences
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
@@ -151,6 +151,17 @@ def test_dictionaries_of_several_hookpoints_are_refused(run, dictionary_urls, tm
     other = some_dictionary(ReluConfig(d_sae=8), Place(tmp_path / "other"), hookpoint="blocks.0.hook_resid_post")
     with pytest.raises(ConfigError, match=r"several hookpoints \(relu: blocks.*other: blocks\.0\.hook_resid_post\)"):
         run(dictionary_urls={"relu": dictionary_urls["relu"], "other": other})
+
+
+def test_a_transcoder_of_another_target_is_refused(run, tmp_path):
+    """The store knows no mean of what it reconstructs; or it does not say what that is."""
+    place = Place(tmp_path / "transcoder")
+    save_dictionary(place, build_dictionary(ReluConfig(d_sae=8), 32, 16), {"hookpoint": MLP, "target_hookpoint": "blocks.0.hook_mlp_out"})
+    with pytest.raises(HookpointError, match=r"blocks\.0\.hook_mlp_out"):
+        run(dictionary_urls={"transcoder": place.url})
+    save_dictionary(place, build_dictionary(ReluConfig(d_sae=8), 32, 16), {"hookpoint": MLP})
+    with pytest.raises(InputError, match="does not say what it reconstructs"):
+        run(dictionary_urls={"transcoder": place.url})
 
 
 def test_a_dictionary_without_a_hookpoint_is_refused(run, tmp_path):

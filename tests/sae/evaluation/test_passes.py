@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional
 from transformers import GPT2LMHeadModel
 
+from sae.architectures.config import ReluConfig
+from sae.architectures.registry import build_dictionary
 from sae.errors import InputError
 from sae.evaluation.passes import evaluate_sequences
 
@@ -110,6 +112,34 @@ def test_special_tokens_keep_their_activation(subject, plain, tokens, silent_nar
     entropies = sums.downstream.figures(seed=0).cross_entropy
     assert entropies.spliced == pytest.approx(expected, rel=1e-5)
     assert entropies.zero_ablated == entropies.mean_ablated == entropies.spliced
+
+
+def test_a_transcoder_is_spliced_in_at_its_target(subject, plain, tokens, identity):
+    """One that computes exactly what lies between the two hookpoints changes nothing; measured beside an autoencoder of its source."""
+    output = "blocks.0.hook_mlp_out"
+    transcoder = build_dictionary(ReluConfig(d_sae=64), 32, 16)
+    projection = plain.transformer.h[0].mlp.c_proj
+    with torch.no_grad():
+        transcoder.W_enc.copy_(torch.cat([torch.eye(32), -torch.eye(32)], 1))
+        transcoder.W_dec.copy_(torch.cat([projection.weight, -projection.weight]))
+        transcoder.b_enc.zero_()
+        transcoder.b_dec.copy_(projection.bias)
+    average = torch.linspace(-1, 1, 16)
+    both = {"exact": transcoder, "identity": identity}
+    sums = evaluate_sequences(subject, MLP, both, MEAN, tokens, 0, {"exact": (output, average)})
+    figures = sums["exact"].downstream.figures(seed=0)
+    assert sums["exact"].reconstruction.figures().fvu == pytest.approx(0, abs=1e-6)
+    assert figures.loss_recovered_zero == pytest.approx(1, abs=1e-4)
+    assert figures.cross_entropy.spliced == pytest.approx(figures.cross_entropy.clean, rel=1e-5)
+
+    counted = tokens != subject.tokenizer.bos_token_id
+    for vector, found in ((torch.zeros(16), figures.cross_entropy.zero_ablated), (average, figures.cross_entropy.mean_ablated)):
+        ablated = lambda module, inputs, activation, vector=vector: torch.where(counted[..., None], vector, activation)  # noqa: E731
+        handle = plain.transformer.h[0].mlp.register_forward_hook(ablated)
+        with torch.no_grad():
+            assert found == pytest.approx(mean_loss(plain(tokens).logits, tokens, counted[:, :-1]), rel=1e-5)
+        handle.remove()
+    assert sums["identity"].downstream.losses.mean_ablated.sum() != sums["exact"].downstream.losses.mean_ablated.sum()
 
 
 @pytest.mark.parametrize("cuts", [[6, 12], [1, 8, 12]])
