@@ -54,6 +54,11 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", action="store_true", help="read every object again and compare it with its receipt")
 
 
+def _clean_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="a store, or a run with one: a path or URL")
+    parser.add_argument("--delete", action="store_true", help="delete what is found (else it is only listed); refused while a harvest runs")
+
+
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", help="the run directory: a path or URL")
     parser.add_argument(
@@ -82,6 +87,7 @@ VERBS = {
     "report": Verb("gather what is there into one HTML file", _STAGE),
     "plan": Verb("say beforehand what a run will take", "jobs.plan:plan_verb"),
     "show": Verb("say what lies at a path or URL", "jobs.show:show_verb", _show_arguments, configured=False),
+    "clean": Verb("find what a store holds beside itself, and delete it", "jobs.clean:clean_verb", _clean_arguments, configured=False),
     "serve": Verb("show the report of a run over HTTP", "jobs.serve:serve_verb", _serve_arguments, configured=False),
     "export": Verb("write a dictionary in another library's layout", "jobs.exchange:export_verb", export_arguments, configured=False),
     "import": Verb("read a dictionary in another library's layout", "jobs.exchange:import_verb", import_arguments, configured=False),
