@@ -1,49 +1,61 @@
-"""Training as a Ray Train job: the pass of `sae.training` in a worker that is restarted when it dies.
+"""Training as a Ray Train job: the pass of `sae.training` in workers that are restarted when one of them dies.
 
-The state to go on from lies in the output itself, not in Ray Train's checkpoints. So a worker that Ray Train restarts, and a job that is
-simply run again, both continue where the last saved state ends.
+The state to go on from lies in the output itself, not in Ray Train's checkpoints. So workers that Ray Train restarts, on as many nodes as are
+left, and a job that is simply run again, all continue where the last saved state ends.
 """
 
 import contextlib
 import math
 import os
-import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, Self
 
 import fsspec
 import pyarrow.fs
 import ray.train
-import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sae.config import Config
 from sae.errors import MonosemError
-from sae.parallel import Workers
 from sae.storage import Place
-from sae.store.reader import Store
-from sae.training import TrainingConfig, train
-from services.failure import Decision, decide, final_error
+from sae.training import TrainingConfig
+from services.failure import final_error
 from services.metrics import Monitor
+from services.training_worker import Outcome, TrainingTask, train_in_worker
 from services.worker_pool import WORKER_ENVIRONMENT
 
 RAY_TRAIN_DIRECTORY = ".ray-train"
-PROGRESS_SECONDS = 0.25
+# Workers with dictionaries of their own exchange nothing but their outcome, once: the first may wait for the last as long as that trains.
 OUTCOME_TIMEOUT_SECONDS = 30 * 86_400
-
-Outcome = dict[str, dict[str, Any]] | MonosemError
+STEP_TIMEOUT_SECONDS = 1800
 
 
 class TrainerOptions(Config):
-    """What the training worker occupies, and how often it may fail."""
+    """How training is spread over workers, what each occupies, and how often one may fail."""
 
-    num_workers: PositiveInt = Field(1, description="training workers, at most one a dictionary: the dictionaries are dealt out to them")
+    num_workers: PositiveInt = Field(1, description="training workers")
+    min_workers: PositiveInt | None = Field(None, description="fewest workers to go on with where nodes are lost; null waits for all num_workers")
+    parallel: Literal["dictionaries", "data", "features"] = Field(
+        "dictionaries",
+        description="what workers share: dictionaries are dealt out to them whole; data: the rows of each batch; features: each dictionary's d_sae",
+    )
     num_cpus: float = Field(0.0, ge=0, description="CPUs (as Ray counts them) of a worker, rounded up also its threads; 0 shares out a node's")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of a worker; 0 trains on the CPU")
-    max_failures: int = Field(3, ge=0, description="restarts of a worker that died or failed")
+    max_failures: int = Field(3, ge=0, description="restarts after a worker died or failed")
+
+    @model_validator(mode="after")
+    def _fewest_is_no_more_than_all(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}: lower it")
+        return self
+
+    @property
+    def joint(self) -> bool:
+        """Whether all workers take every step together."""
+        return self.parallel != "dictionaries" and self.num_workers > 1
 
 
 def train_dictionaries(
@@ -65,21 +77,29 @@ def train_dictionaries(
     Raises:
         UserError: whatever `sae.training.train` finds wrong with the input, as itself and without a second attempt.
         DivergenceError: training produced NaN or infinity; it would again, so there is no second attempt either.
-        WorkerError: the worker failed more often than it may.
+        WorkerError: workers failed more often than they may.
     """
     options = options or TrainerOptions()
-    num_workers = min(options.num_workers, len(config.dictionaries))
+    num_workers = options.num_workers if options.joint else min(options.num_workers, len(config.dictionaries))
+    min_workers = min(options.min_workers or num_workers, num_workers)
     num_cpus = options.num_cpus or max(1.0, _largest_node_cpus() // num_workers)
     threads = math.ceil(num_cpus)
     resources = {"CPU": num_cpus, **({"GPU": options.num_gpus} if options.num_gpus else {})}
-    task = {"config": config, "store_url": store_url, "hookpoint": hookpoint, "output_url": output_url, "monitor": monitor, "threads": threads}
     with _ray_train_storage(Place(output_url)) as storage:
+        scratch = Place(output_url).child(RAY_TRAIN_DIRECTORY, storage["name"]).url
+        task = TrainingTask(config, store_url, hookpoint, output_url, options.parallel if options.joint else None, monitor, threads, scratch)
         trainer = TorchTrainer(
             train_in_worker,
-            train_loop_config=task,
-            scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=options.num_gpus > 0, resources_per_worker=resources),
-            # Workers exchange nothing but their outcome, once; the first may wait for the last as long as its dictionaries take.
-            torch_config=TorchConfig(backend="gloo", timeout_s=OUTCOME_TIMEOUT_SECONDS),
+            train_loop_config={"task": task},
+            scaling_config=ScalingConfig(
+                num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
+                use_gpu=options.num_gpus > 0,
+                resources_per_worker=resources,
+            ),
+            torch_config=TorchConfig(
+                backend="nccl" if options.joint and options.num_gpus else "gloo",
+                timeout_s=STEP_TIMEOUT_SECONDS if options.joint else OUTCOME_TIMEOUT_SECONDS,
+            ),
             run_config=RunConfig(
                 **storage,
                 failure_config=FailureConfig(max_failures=options.max_failures),
@@ -87,77 +107,12 @@ def train_dictionaries(
             ),
         )
         try:
-            outcome = trainer.fit().return_value
+            outcome: Outcome = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
             raise final_error(_cause(error), "training", options.max_failures + 1) from error
     if isinstance(outcome, MonosemError):
         raise outcome
-    results: dict[str, dict[str, Any]] = outcome
-    return results
-
-
-def train_in_worker(task: dict[str, Any]) -> Outcome:
-    """What a worker does: train its share of the dictionaries, and return the outcome of all workers."""
-    torch.set_num_threads(task["threads"])
-    context = ray.train.get_context()
-    rank, num_workers = context.get_world_rank(), context.get_world_size()
-    config: TrainingConfig = task["config"]
-    if num_workers == 1:
-        return train_share(task, config, "train/vectors")
-    share = config.model_copy(update={"dictionaries": config.dictionaries[rank::num_workers]})
-    names = ", ".join(dictionary.name for dictionary in share.dictionaries)
-    outcomes: list[Any] = [None] * num_workers
-    torch.distributed.all_gather_object(outcomes, train_share(task, share, f"train {names}/vectors"))
-    errors = [outcome for outcome in outcomes if isinstance(outcome, MonosemError)]
-    results = {name: result for outcome in outcomes if not isinstance(outcome, MonosemError) for name, result in outcome.items()}
-    return errors[0] if errors else {dictionary.name: results[dictionary.name] for dictionary in config.dictionaries}
-
-
-def train_share(task: dict[str, Any], config: TrainingConfig, stage: str) -> Outcome:
-    """Train the dictionaries of `config`. An error that a restart would only meet again is returned: Ray Train restarts after any that is raised."""
-    reporter = Reporter(task["monitor"], stage)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        store = Store(Place(task["store_url"]))
-        return train(store, task["hookpoint"], config, Place(task["output_url"]), reporter.progress, reporter.record, Workers(device))
-    except MonosemError as error:
-        if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
-            return error
-        raise
-
-
-class Reporter:
-    """Turns what `sae.training.train` says into metrics and progress.
-
-    Args:
-        monitor: None reports nothing.
-        stage: what the progress is called, and its unit.
-    """
-
-    def __init__(self, monitor: Monitor | None, stage: str = "train/vectors") -> None:
-        self.monitor, self.stage = monitor, stage
-        self._last_progress = -math.inf
-
-    def progress(self, done: int, total: int) -> None:
-        """Pass progress on, not more often than it can be looked at."""
-        now = time.monotonic()
-        if self.monitor and (done == total or now - self._last_progress >= PROGRESS_SECONDS):
-            self._last_progress = now
-            self.monitor.progress(self.stage, done, total)
-
-    def record(self, dictionary: str, row: dict[str, Any]) -> None:
-        """Export a log row or an event."""
-        if self.monitor is None:
-            return
-        if row.get("event") == "resampled":
-            self.monitor.add("monosem_train_resampled_total", row["resampled"], dictionary=dictionary)
-        elif "event" not in row:
-            for term, loss in row["losses"].items():
-                self.monitor.set("monosem_train_loss", loss, dictionary=dictionary, term=term)
-            for name in ("l0", "fvu", "dead_fraction", "step_seconds"):
-                if row[name] is not None:
-                    self.monitor.set(f"monosem_train_{name}", row[name], dictionary=dictionary)
-            self.monitor.add("monosem_train_vectors_total", row["window_vectors"], dictionary=dictionary)
+    return outcome
 
 
 @contextlib.contextmanager

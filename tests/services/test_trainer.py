@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 import ray
 import torch
+from safetensors.torch import load
 
 from sae.architectures.config import ReluConfig, TopKConfig
 from sae.dictionary_run import DictionaryConfig
 from sae.errors import DivergenceError, HookpointError, StorageError
 from sae.optimization import OptimizerConfig
+from sae.parallel import ALONE
 from sae.resampling import ResamplingConfig
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.training import TrainingConfig, train
-from services.trainer import RAY_TRAIN_DIRECTORY, Reporter, TrainerOptions, train_dictionaries, train_share
+from services.trainer import RAY_TRAIN_DIRECTORY, TrainerOptions, train_dictionaries
+from services.training_worker import Reporter, TrainingTask, train_share, train_together
 from services.worker_pool import WORKER_ENVIRONMENT
 
 # Ray Train makes a context of Ray Data, which warns of its own defaults.
@@ -112,7 +115,8 @@ def store_url(tmp_path_factory):
 def test_metrics_are_those_of_the_log_row(tmp_path):
     recorder = Recorder(tmp_path)
     reporter = Reporter(recorder)
-    row = {"losses": {"total": 3.0, "sparsity": 1.0}, "l0": 7.0, "fvu": 0.25, "dead_fraction": 0.5, "step_seconds": 0.1, "window_vectors": 640}
+    row = {"losses": {"total": 3.0, "sparsity": 1.0}, "l0": 7.0, "fvu": 0.25, "dead_fraction": 0.5, "window_vectors": 640}
+    row |= {"step_seconds": 0.1, "read_seconds": 0.02, "sync_seconds": 0.01, "learning_rate": 1e-3}
     reporter.record("relu", row)
     reporter.record("relu", {"event": "resampled", "dead": 6, "resampled": 5})
     reporter.record("relu", {"event": "after_resampling", "resampled": 5, "alive": 4})
@@ -124,6 +128,9 @@ def test_metrics_are_those_of_the_log_row(tmp_path):
         ("monosem_train_fvu", 0.25, label),
         ("monosem_train_dead_fraction", 0.5, label),
         ("monosem_train_step_seconds", 0.1, label),
+        ("monosem_train_read_seconds", 0.02, label),
+        ("monosem_train_sync_seconds", 0.01, label),
+        ("monosem_train_learning_rate", 1e-3, label),
         ("monosem_train_vectors_total", 640.0, label),
         ("monosem_train_resampled_total", 5.0, label),
     ]
@@ -181,15 +188,15 @@ def test_a_mistake_of_the_caller_comes_out_as_itself_and_at_once(ray_cluster, st
 )
 def test_the_worker_returns_an_error_that_a_restart_would_only_meet_again(store_url, tmp_path, changes, hookpoint, error):
     config = SMALL.model_copy(update=changes)
-    task = {"config": config, "store_url": store_url, "hookpoint": hookpoint, "output_url": str(tmp_path), "monitor": None, "threads": 1}
-    assert isinstance(train_share(task, task["config"], "train/vectors"), error)
+    task = TrainingTask(config, store_url, hookpoint, str(tmp_path))
+    assert isinstance(train_share(task, config, "train/vectors", ALONE), error)
 
 
 def test_the_worker_raises_an_error_that_a_restart_may_mend(store_url, tmp_path):
     (tmp_path / "relu").write_text("a file where a directory is wanted")
-    task = {"config": SMALL, "store_url": store_url, "hookpoint": HOOKPOINT, "output_url": str(tmp_path), "monitor": None, "threads": 1}
+    task = TrainingTask(SMALL, store_url, HOOKPOINT, str(tmp_path))
     with pytest.raises(StorageError):
-        train_share(task, task["config"], "train/vectors")
+        train_share(task, SMALL, "train/vectors", ALONE)
 
 
 @pytest.mark.ray
@@ -207,3 +214,33 @@ def test_an_error_of_the_second_worker_comes_out_as_itself(ray_cluster, store_ur
     diverging = SMALL.model_copy(update={"dictionaries": [SMALL.dictionaries[1], WILD]})
     with pytest.raises(DivergenceError, match="wild"):
         train_dictionaries(diverging, store_url, HOOKPOINT, str(tmp_path), TrainerOptions(num_workers=2, num_cpus=0.5, max_failures=0))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("parallel", ["data", "features"])
+def test_two_workers_in_step_lose_one_and_end_where_one_worker_does(ray_cluster, store_url, tmp_path, parallel):
+    """One of the two is killed the hard way; both are restarted and go on from the last state, with the same batches."""
+    alone, together = Place(tmp_path / "alone"), Place(tmp_path / "together")
+    train(Store(Place(store_url)), HOOKPOINT, SMALL, alone)
+    (tmp_path / "notes").mkdir()
+    monitor = KillOnce(tmp_path / "notes")
+    options = TrainerOptions(num_workers=2, min_workers=1, parallel=parallel, num_cpus=0.5, max_failures=1)
+    results = train_dictionaries(SMALL, store_url, HOOKPOINT, together.url, options, monitor)
+    assert list(results) == ["relu", "topk"]
+    assert len({labels["pid"] for name, _, labels in monitor.notes() if name == "train/vectors"}) == 2
+    for name in results:
+        expected, found = (load(place.get(f"{name}/weights.safetensors")) for place in (alone, together))
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert (found[key] - tensor).abs().max() <= 1e-5 * tensor.abs().max(), (name, key)
+        assert results[name]["final"]["l0"] == pytest.approx(alone.get_json(f"{name}/result.json")["final"]["l0"], rel=1e-3)
+
+
+def test_an_error_among_workers_in_step_is_left_for_the_next_attempt_to_pass_on(store_url, tmp_path):
+    """The first attempt cannot return it, since others wait for it in the middle of a step; the second need not try again."""
+    task = TrainingTask(SMALL, store_url, "blocks.7.mlp.hook_post", str(tmp_path / "output"), "data", scratch_url=str(tmp_path / "scratch"))
+    with pytest.raises(HookpointError) as first:
+        train_together(task, ALONE)
+    second = train_together(task, ALONE)
+    assert isinstance(second, HookpointError)
+    assert str(second) == str(first.value)

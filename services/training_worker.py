@@ -1,0 +1,137 @@
+"""What a training worker does, alone or in step with others; what it tells goes to the monitor."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray.train
+import torch
+
+import sae.errors
+from sae.errors import MonosemError
+from sae.parallel import Workers
+from sae.process_groups import ProcessGroups
+from sae.storage import Place
+from sae.store.reader import Store
+from sae.training import TrainingConfig, train
+from services.failure import Decision, decide
+from services.metrics import Monitor
+
+PROGRESS_SECONDS = 0.25
+FAILURE_KEY = "failure.json"
+GAUGES = ("l0", "fvu", "dead_fraction", "step_seconds", "read_seconds", "sync_seconds", "learning_rate")
+
+Outcome = dict[str, dict[str, Any]] | MonosemError
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What all workers of a training are told.
+
+    Args:
+        config: the dictionaries and what they share.
+        store_url: the activation store.
+        hookpoint: which of its hookpoints is encoded.
+        output_url: the directory of all dictionaries.
+        parallel: what the workers share of each step; None: nothing, each trains whole dictionaries.
+        monitor: told of progress and log rows.
+        threads: of each worker.
+        scratch_url: a place of this very job, gone when it ends.
+    """
+
+    config: TrainingConfig
+    store_url: str
+    hookpoint: str
+    output_url: str
+    parallel: Literal["data", "features"] | None = None
+    monitor: Monitor | None = None
+    threads: int = 1
+    scratch_url: str = ""
+
+
+def train_in_worker(settings: dict[str, Any]) -> Outcome:
+    """Train this worker's share, and return the outcome of all workers."""
+    task: TrainingTask = settings["task"]
+    torch.set_num_threads(task.threads)
+    context = ray.train.get_context()
+    rank, num_workers = context.get_world_rank(), context.get_world_size()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if num_workers == 1:
+        return train_share(task, task.config, "train/vectors", Workers(device))
+    if task.parallel is not None:
+        return train_together(task, ProcessGroups(**{task.parallel: torch.distributed.group.WORLD}, device=device))
+    share = task.config.model_copy(update={"dictionaries": task.config.dictionaries[rank::num_workers]})
+    names = ", ".join(dictionary.name for dictionary in share.dictionaries)
+    outcomes: list[Any] = [None] * num_workers
+    torch.distributed.all_gather_object(outcomes, train_share(task, share, f"train {names}/vectors", Workers(device)))
+    errors = [outcome for outcome in outcomes if isinstance(outcome, MonosemError)]
+    results = {name: result for outcome in outcomes if not isinstance(outcome, MonosemError) for name, result in outcome.items()}
+    return errors[0] if errors else {dictionary.name: results[dictionary.name] for dictionary in task.config.dictionaries}
+
+
+def train_together(task: TrainingTask, workers: Workers) -> Outcome:
+    """Train every dictionary in step with the other workers.
+
+    One that fails cannot return its error, since the others wait for it in the middle of a step: it leaves word and lets Ray Train restart
+    them all, who then find that another attempt would only end the same way.
+    """
+    scratch = Place(task.scratch_url)
+    if scratch.exists(FAILURE_KEY):
+        return _as_error(scratch.get_json(FAILURE_KEY))
+    outcome = train_share(task, task.config, "train/vectors", workers)
+    if isinstance(outcome, MonosemError):
+        scratch.put_json(FAILURE_KEY, {"error": type(outcome).__name__, "message": str(outcome)})
+        raise outcome
+    return outcome
+
+
+def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers: Workers) -> Outcome:
+    """Train the dictionaries of `config`. An error that a restart would only meet again is returned: Ray Train restarts after any that is raised."""
+    reporter = Reporter(task.monitor, stage)
+    try:
+        store = Store(Place(task.store_url))
+        return train(store, task.hookpoint, config, Place(task.output_url), reporter.progress, reporter.record, workers)
+    except MonosemError as error:
+        if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
+            return error
+        raise
+
+
+class Reporter:
+    """Turns what `sae.training.train` says into metrics and progress.
+
+    Args:
+        monitor: None reports nothing.
+        stage: what the progress is called, and its unit.
+    """
+
+    def __init__(self, monitor: Monitor | None, stage: str = "train/vectors") -> None:
+        self.monitor, self.stage = monitor, stage
+        self._last_progress = -math.inf
+
+    def progress(self, done: int, total: int) -> None:
+        """Pass progress on, not more often than it can be looked at."""
+        now = time.monotonic()
+        if self.monitor and (done == total or now - self._last_progress >= PROGRESS_SECONDS):
+            self._last_progress = now
+            self.monitor.progress(self.stage, done, total)
+
+    def record(self, dictionary: str, row: dict[str, Any]) -> None:
+        """Export a log row or an event."""
+        if self.monitor is None:
+            return
+        if row.get("event") == "resampled":
+            self.monitor.add("monosem_train_resampled_total", row["resampled"], dictionary=dictionary)
+        elif "event" not in row:
+            for term, loss in row["losses"].items():
+                self.monitor.set("monosem_train_loss", loss, dictionary=dictionary, term=term)
+            for name in GAUGES:
+                if row[name] is not None:
+                    self.monitor.set(f"monosem_train_{name}", row[name], dictionary=dictionary)
+            self.monitor.add("monosem_train_vectors_total", row["window_vectors"], dictionary=dictionary)
+
+
+def _as_error(found: dict[str, str]) -> MonosemError:
+    kind = getattr(sae.errors, found["error"], MonosemError)
+    return kind(found["message"]) if issubclass(kind, MonosemError) else MonosemError(found["message"])
