@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sae.kernels.cpu import sampled_product, sparse_dense_product
+from sae.kernels.candidates import support_relu_bfloat16, support_topk_bfloat16, transposed
 from sae.kernels.dense import dense_relu_encode
+from sae.kernels.products import sampled_product, sparse_dense_product
 from sae.kernels.sparse import Features, SparseFeatures
 from sae.kernels.support import DENSE_ABOVE_DENSITY, probe_density, support_relu, support_topk
 
@@ -25,14 +26,14 @@ class EncodeAt(torch.autograd.Function):
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205, D102
         x, center, W_enc = ctx.saved_tensors
         support, by_feature = ctx.support, ctx.support.by_feature
-        reordered = gradient[by_feature.order]
+        reordered = gradient.index_select(0, by_feature.order)
         W_gradient = sparse_dense_product(by_feature.feature_pointers, by_feature.row_ids, reordered, x - center)
         b_gradient = gradient.new_zeros(support.num_features).index_add_(0, support.feature_ids, gradient)
         x_gradient = None
         if ctx.needs_input_grad[0]:
-            x_gradient = sparse_dense_product(support.row_pointers, support.feature_ids, gradient, W_enc.t().contiguous())
+            x_gradient = sparse_dense_product(support.row_pointers, support.feature_ids, gradient, transposed(W_enc))
         # Laid out as W_enc is: fused Adam walks over memory, not over coordinates.
-        return x_gradient, -(W_enc @ b_gradient), W_gradient.t().contiguous(), b_gradient, None
+        return x_gradient, -(W_enc @ b_gradient), transposed(W_gradient), b_gradient, None
 
 
 class DecodeSparse(torch.autograd.Function):
@@ -54,7 +55,7 @@ class DecodeSparse(torch.autograd.Function):
             values_gradient = sampled_product(features.row_pointers, features.row_ids, features.feature_ids, gradient, W_dec)
         if ctx.needs_input_grad[1]:
             by_feature = features.by_feature
-            W_gradient = sparse_dense_product(by_feature.feature_pointers, by_feature.row_ids, values[by_feature.order], gradient)
+            W_gradient = sparse_dense_product(by_feature.feature_pointers, by_feature.row_ids, values.index_select(0, by_feature.order), gradient)
         return values_gradient, W_gradient, None
 
 
@@ -83,16 +84,30 @@ def decode_features(features: Features, W_dec: Float[Tensor, "d_sae d_in"]) -> F
 
 
 def encode_relu(
-    x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"]
+    x: Float[Tensor, "batch d_in"],
+    center: Float[Tensor, " d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    dtype: torch.dtype = torch.float32,
 ) -> Features:
-    """relu((x - center) W_enc + b_enc): sparse, or dense where a probe of the batch finds most of the work needed anyway."""
+    """relu((x - center) W_enc + b_enc): sparse, or dense where a probe of the batch finds most of the work needed anyway.
+
+    With `dtype` bfloat16 a product of that precision finds the candidates, which float32 decides: `sae.kernels.candidates`.
+    """
     if probe_density(x, center, W_enc, b_enc) > DENSE_ABOVE_DENSITY:
         return dense_relu_encode(x, center, W_enc, b_enc)
-    return encode_at(x, center, W_enc, b_enc, support_relu(x, center, W_enc, b_enc))
+    support = support_relu_bfloat16 if dtype == torch.bfloat16 else support_relu
+    return encode_at(x, center, W_enc, b_enc, support(x, center, W_enc, b_enc))
 
 
 def encode_topk(
-    x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"], k: int
+    x: Float[Tensor, "batch d_in"],
+    center: Float[Tensor, " d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    k: int,
+    dtype: torch.dtype = torch.float32,
 ) -> SparseFeatures:
-    """The k largest entries per row of relu((x - center) W_enc + b_enc), the others 0."""
-    return encode_at(x, center, W_enc, b_enc, support_topk(x, center, W_enc, b_enc, k))
+    """The k largest entries per row of relu((x - center) W_enc + b_enc), the others 0; `dtype` as for `encode_relu`."""
+    support = support_topk_bfloat16 if dtype == torch.bfloat16 else support_topk
+    return encode_at(x, center, W_enc, b_enc, support(x, center, W_enc, b_enc, k))

@@ -46,24 +46,25 @@ def largest_positive(pre: Float[Tensor, "rows d_sae"], k: int) -> Int[Tensor, " 
     return candidates[keep_topk(pointers, candidates // pre.shape[1], pre.view(-1)[candidates], k)]
 
 
-def reaching(pre: Float[Tensor, "rows d_sae"], k: int, slack: Callable[[Tensor], Tensor]) -> Int[Tensor, " nnz"]:
-    """Flat positions of all entries that come up to the k-th largest of their row, or miss it by no more than its `slack`.
+def reaching(pre: Float[Tensor, "rows d_sae"], k: int, slack: Float[Tensor, "rows 1"], relative_slack: float) -> Int[Tensor, " nnz"]:
+    """Flat positions of all entries that come up to the k-th largest of their row, or miss it by no more than a slack.
 
     A row with fewer than k positive entries is treated as if its k-th largest were 0.
 
     Args:
         pre: of any precision.
         k: as for TopK.
-        slack: of a bound per row [rows 1], in float32.
+        slack: of each row, in float32.
+        relative_slack: further slack, as a fraction of that k-th largest.
     """
     rows, width = pre.shape
     k = min(k, width)
     bound = _lower_bound(pre, k).float()
-    candidates = flat_nonzero(pre >= (bound - slack(bound)).to(pre.dtype))
+    candidates = flat_nonzero(pre >= (bound * (1 - relative_slack) - slack).to(pre.dtype))
     pointers, row_ids = row_pointers_of(candidates, rows, width), candidates // width
     values = pre.view(-1)[candidates].float()
     nearer = _padded(pointers, row_ids, values, k).topk(k).values[:, -1:].clamp_min(0.0)
-    return candidates[values >= (nearer - slack(nearer)).view(-1)[row_ids]]
+    return candidates[values >= (nearer * (1 - relative_slack) - slack).view(-1)[row_ids]]
 
 
 def keep_topk(row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " nnz"], values: Float[Tensor, " nnz"], k: int) -> Bool[Tensor, " nnz"]:
@@ -117,7 +118,9 @@ def _by_blocks(
     """Compute pre-activations a block of rows at a time and keep what `select` points at."""
     width = W_enc.shape[1]
     if width == 0:  # one of several workers may hold none of the features in question
-        return SparseFeatures(centered.new_zeros(len(centered) + 1, dtype=torch.int32), centered.new_empty(0, dtype=torch.int32), centered.new_empty(0), 0)
+        return SparseFeatures(
+            centered.new_zeros(len(centered) + 1, dtype=torch.int32), centered.new_empty(0, dtype=torch.int32), centered.new_empty(0), 0
+        )
     buffer = centered.new_empty(min(BLOCK_ROWS, len(centered)), width)
     ids, values, counts = [], [], [torch.zeros(1, dtype=torch.int32, device=centered.device)]
     for start in range(0, len(centered), BLOCK_ROWS):
