@@ -1,20 +1,27 @@
 """Reading the batches of the order from a store, a few ahead of their use."""
 
 import copy
-import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from operator import itemgetter
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float
 from torch import Tensor
 
-from sae.batches.order import Slice, batch_slices, batches_per_epoch, part_of
+from sae.batches.buffers import BatchBuffers
+from sae.batches.order import BatchOrder, Slice, group_shards, part_of
+from sae.batches.read_ahead import ReadAhead
 from sae.errors import InputError
+from sae.store.manifest import StorePlan
 from sae.store.reader import Store
-from sae.store.schema import copy_rows
+from sae.store.schema import copy_rows, row_bytes
 
-POLL_SECONDS = 0.1  # how soon the reading thread notices that nobody wants its batches any more
+READING_THREADS = 2
+RUN_ROWS = 8192
+"""Batches are made in runs of up to so many rows: longer slices, and fewer hand-overs between threads."""
 
 
 class Batches:
@@ -26,6 +33,7 @@ class Batches:
         batch_size: rows of every batch; the rows of an epoch that fill no batch are dropped.
         seed: of the order.
         epochs: passes over the store, each in its own order.
+        dtype: of the batches; the store's own halves what goes to a GPU, which converts faster than anyone.
 
     Raises:
         HookpointError: the store has no such hookpoint.
@@ -39,19 +47,18 @@ class Batches:
                 ...
     """
 
-    def __init__(self, store: Store, hookpoint: str, batch_size: int, seed: int = 0, epochs: int = 1) -> None:
+    def __init__(
+        self, store: Store, hookpoint: str, batch_size: int, seed: int = 0, epochs: int = 1, dtype: torch.dtype = torch.float32
+    ) -> None:  # fmt: skip
         self.store, self.hookpoint, self.batch_size, self.seed = store, hookpoint, batch_size, seed
         self.d_in = store.width(hookpoint)
-        self._shard_rows = store.shard_rows(hookpoint)
-        self.batches_per_epoch = batches_per_epoch(self._shard_rows, batch_size)
-        if not self.batches_per_epoch:
-            raise InputError(
-                f"{store.place.url} holds {sum(self._shard_rows):,} rows at {hookpoint}, fewer than one batch of {batch_size:,}: "
-                "harvest more, or choose a smaller batch_size"
-            )
+        self.order = batch_order(store.plan, store.shard_rows(hookpoint), hookpoint, batch_size, seed)
+        self.batches_per_epoch = self.order.batches_per_epoch
         self.num_batches = epochs * self.batches_per_epoch
+        self.dtype = dtype
         self.span = (0, batch_size)
         """The rows `[start, stop)` of every global batch that `batch` returns."""
+        self._buffers = BatchBuffers((batch_size, self.d_in), dtype)
 
     def __len__(self) -> int:
         return self.num_batches
@@ -60,6 +67,7 @@ class Batches:
         """The same global batches, of which `batch` reads and returns only the rows `[rank·B // W, (rank + 1)·B // W)`.
 
         Laid one after the other, the shares of W ranks are the global batch, whatever W: so a run may go on with another number of ranks.
+        The slices of a batch lie shard by shard, so each rank opens about 1/W of the shards.
 
         Raises:
             ValueError: there is no such rank.
@@ -68,6 +76,7 @@ class Batches:
             raise ValueError(f"rank {rank} of {world_size}")
         share = copy.copy(self)
         share.span = (rank * self.batch_size // world_size, (rank + 1) * self.batch_size // world_size)
+        share._buffers = BatchBuffers((share.span[1] - share.span[0], self.d_in), self.dtype)
         return share
 
     def origin(self, n: int, row: int) -> tuple[int, int]:
@@ -81,59 +90,72 @@ class Batches:
         [(shard, begin, _)] = part_of(self._slices(n), row, row + 1)
         return shard, begin
 
-    def _slices(self, n: int) -> list[Slice]:
-        if not 0 <= n < self.num_batches:
-            raise IndexError(f"batch {n} of {self.num_batches}")
-        return batch_slices(self._shard_rows, self.batch_size, self.seed, n)
-
-    def batch(self, n: int) -> Float32[Tensor, "batch d_in"]:
+    def batch(self, n: int) -> Float[Tensor, "batch d_in"]:
         """Global batch `n`, counted from 0 over all epochs, or this rank's share of it.
 
         Raises:
             IndexError: there is no such batch.
             CorruptObjectError: a shard differs from its receipt.
         """
-        slices = part_of(self._slices(n), *self.span)
-        self.store.open(self.hookpoint, [shard for shard, _, _ in slices])
-        batch = torch.empty(self.span[1] - self.span[0], self.d_in)
-        filled = 0
-        for shard, start, stop in slices:
-            for piece in self.store.pieces(self.hookpoint, shard, start, stop):
-                copy_rows(piece, batch[filled : filled + len(piece)])
-                filled += len(piece)
-        return batch
+        return self._read([n], threading.Event())[0]
 
-    def iterate(self, start: int = 0, stop: int | None = None, prefetch: int = 4) -> Iterator[tuple[int, Float32[Tensor, "batch d_in"]]]:
-        """Yield `(n, batch)` for `start <= n < stop`, read by a thread at most `prefetch` batches ahead.
+    def iterate(self, start: int = 0, stop: int | None = None, prefetch: int = 4) -> Iterator[tuple[int, Float[Tensor, "batch d_in"]]]:
+        """Yield `(n, batch)` for `start <= n < stop`, made by threads at most `prefetch` batches ahead.
 
-        An error of the thread is raised here, in its place in the order. The thread ends when the iterator ends or is closed.
+        An error of a thread is raised here, in its place in the order. The threads end when the iterator ends or is closed.
         """
         stop = self.num_batches if stop is None else min(stop, self.num_batches)
-        ahead: queue.Queue[tuple[int, Tensor | Exception]] = queue.Queue(maxsize=max(1, prefetch))
-        ended = threading.Event()
-        thread = threading.Thread(target=self._read_ahead, args=(range(start, stop), ahead, ended), name="batches", daemon=True)
-        thread.start()
+        length = max(1, min(prefetch // READING_THREADS, RUN_ROWS // self.batch_size))
+        runs = deque(range(first, min(first + length, stop)) for first in range(start, stop, length))
+        ended, ahead = threading.Event(), deque[Future[list[Tensor]]]()
+        opener = ReadAhead(self.store, self.hookpoint, self.order, self.span, stop, ended)
+        pool = ThreadPoolExecutor(READING_THREADS, "batches")
         try:
-            for _ in range(start, stop):
-                n, found = ahead.get()
-                if isinstance(found, Exception):
-                    raise found
-                yield n, found
+            for first in range(start, stop, length):
+                opener.reach(first)
+                while runs and runs[0].start <= first + max(prefetch - length + 1, 0):
+                    ahead.append(pool.submit(self._read, runs.popleft(), ended))
+                found = ahead.popleft().result()
+                found.reverse()
+                for n in range(first, first + len(found)):
+                    yield n, found.pop()  # nothing here keeps what the caller gives up
         finally:
             ended.set()
-            thread.join()
+            pool.shutdown(cancel_futures=True)
+            opener.close()
 
-    def _read_ahead(self, numbers: range, ahead: "queue.Queue[tuple[int, Tensor | Exception]]", ended: threading.Event) -> None:
-        for n in numbers:
-            try:
-                found: Tensor | Exception = self.batch(n)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the batch
-                found = error
-            while not ended.is_set():
-                try:
-                    ahead.put((n, found), timeout=POLL_SECONDS)
-                    break
-                except queue.Full:
-                    continue
-            if ended.is_set() or isinstance(found, Exception):
-                return
+    def _read(self, numbers: Sequence[int], ended: threading.Event) -> list[Tensor]:
+        """The batches of a run: shard by shard, so that the rows that one shard gives to all of them are read on end."""
+        parts = [part_of(self._slices(n), *self.span) for n in numbers]
+        shards = list(dict.fromkeys(shard for part in parts for shard, _, _ in part))
+        if not self.store.wait(self.hookpoint, shards, ended):
+            raise InterruptedError("nobody wants the batches any more")
+        rows = dict(zip(shards, self.store.open(self.hookpoint, shards), strict=True))
+        batches = [self._buffers.take() for _ in numbers]
+        wanted = []
+        for batch, part in zip(batches, parts, strict=True):
+            wanted += zip(part, batch.split([stop - start for _, start, stop in part]), strict=True)
+        wanted.sort(key=itemgetter(0))
+        copy_rows([(rows[shard], start, stop, target) for (shard, start, stop), target in wanted])
+        return batches
+
+    def _slices(self, n: int) -> list[Slice]:
+        if not 0 <= n < self.num_batches:
+            raise IndexError(f"batch {n} of {self.num_batches}")
+        return self.order.slices(n)
+
+
+def batch_order(plan: StorePlan, shard_rows: list[int], hookpoint: str, batch_size: int, seed: int) -> BatchOrder:
+    """The order of the batches of a store: a function of its plan, its shards' rows, the batch size and the seed.
+
+    Raises:
+        InputError: the store holds fewer rows than one batch.
+    """
+    if sum(shard_rows) < batch_size:
+        raise InputError(
+            f"the store holds {sum(shard_rows):,} rows at {hookpoint}, fewer than one batch of {batch_size:,}: "
+            "harvest more, or choose a smaller batch_size"
+        )
+    # By the widest hookpoint: row i of batch n must be the same token at every hookpoint, whatever its width.
+    largest = group_shards(max(shard_rows), row_bytes(max(plan.hookpoints.values()), plan.dtype))
+    return BatchOrder(tuple(shard_rows), batch_size, seed, largest)

@@ -1,50 +1,133 @@
 """Which rows form global batch n: a pure function of the shards' sizes, the batch size, the seed and n.
 
-Each epoch takes the shards in a shuffled order, in groups of up to `GROUP_SHARDS`. Within a group the rows of all its shards
-interleave in proportion to their number, so a batch takes one contiguous slice of every shard of the group: it mixes up to
-`GROUP_SHARDS` shards at the price of as many sequential reads. The writer has shuffled the rows inside each shard already.
+Each epoch takes the shards in a shuffled order, in groups. Within a group the rows of all its shards interleave in proportion to their
+number, so a batch takes one contiguous slice of every shard of the group, and each shard is read once from its first row to its last. The
+writer has shuffled the rows inside each shard already.
+
+**Mixing.** A batch of B rows from a group that holds S sequences is, but for a row more or less a shard, B rows drawn without replacement from
+all rows of the group: two rows of the batch are of one sequence with probability 1/S, where a shuffle of everything would have 1/(all
+sequences) and reading in order has nearly 1. What a mean over the batch loses by that is Kish's design effect, 1 + (m − 1)·ρ, where m is the
+mean number of rows of the batch that share a row's sequence (itself included) and ρ the correlation of two activations of one sequence (the
+intraclass correlation). So a group should hold many sequences: as many shards as fit into `GROUP_BYTES`, at least
+`LEAST_GROUP_SHARDS`, at most `GROUP_SHARDS`. `tests/benchmarks/bench_store_read_local.py` measures both figures on real activations.
+
+The price is memory where the store is remote: a group is held while its batches are made.
+
+Reference: Kish 1965, "Survey Sampling", section 5.4 (design effect).
 """
 
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
+from jaxtyping import Int64
 
-GROUP_SHARDS = 16
+GROUP_BYTES = 2 * 2**30
+GROUP_SHARDS = 64
+LEAST_GROUP_SHARDS = 8
 Slice = tuple[int, int, int]
 """`(shard, start, stop)`: rows `[start, stop)` of a shard."""
 
 
-def batches_per_epoch(shard_rows: list[int], batch_size: int) -> int:
-    """Full batches of one epoch; the rows that remain are dropped."""
-    return sum(shard_rows) // batch_size
-
-
-def batch_slices(shard_rows: list[int], batch_size: int, seed: int, n: int) -> list[Slice]:
-    """The slices that make up global batch `n`, counted from 0 over all epochs; together they have `batch_size` rows.
+@dataclass(frozen=True, eq=False)  # compared as itself: a hundred thousand shards would be hashed for every batch
+class BatchOrder:
+    """The order of all rows of a store, cut into batches.
 
     Args:
         shard_rows: rows of each shard.
-        batch_size: rows of every batch.
-        seed: of the order; each epoch has its own order.
-        n: the batch.
+        batch_size: rows of every batch; the rows of an epoch that fill no batch are dropped.
+        seed: each epoch has its own order.
+        group_shards: shards of a group, at most.
 
     Raises:
-        ValueError: `n` is negative, or the shards hold fewer rows than one batch.
+        ValueError: the shards hold fewer rows than one batch.
     """
-    per_epoch = batches_per_epoch(shard_rows, batch_size)
-    if n < 0 or per_epoch == 0:
-        raise ValueError(f"batch {n} of {batch_size} rows from shards with {sum(shard_rows)} rows: expected n >= 0 and at least one full batch")
-    epoch, index = divmod(n, per_epoch)
-    start, stop = index * batch_size, (index + 1) * batch_size
-    slices, first = [], 0
-    for group in _epoch_groups(tuple(shard_rows), seed, epoch):
-        rows = [shard_rows[shard] for shard in group]
-        low, high = max(start - first, 0), min(stop - first, sum(rows))
-        if low < high:
-            bounds = zip(group, interleaved_counts(rows, low), interleaved_counts(rows, high), strict=True)
+
+    shard_rows: tuple[int, ...]
+    batch_size: int
+    seed: int = 0
+    group_shards: int = GROUP_SHARDS
+
+    def __post_init__(self) -> None:
+        if self.batches_per_epoch == 0:
+            raise ValueError(f"shards with {sum(self.shard_rows)} rows hold no batch of {self.batch_size}: expected at least one full batch")
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        """Full batches of one epoch."""
+        return sum(self.shard_rows) // self.batch_size
+
+    def slices(self, n: int) -> list[Slice]:
+        """The slices that make up global batch `n`, counted from 0 over all epochs; together they have `batch_size` rows."""
+        epoch, start = self._place(n)
+        groups = _groups(self, epoch)
+        slices = []
+        for group in range(groups.at(start), groups.at(start + self.batch_size - 1) + 1):
+            first, rows, shards = groups.starts[group], groups.rows[group], groups.shards[group]
+            low = interleaved_counts(rows, max(0, start - first))
+            high = interleaved_counts(rows, start + self.batch_size - first)
+            bounds = zip(shards.tolist(), low.tolist(), high.tolist(), strict=True)
             slices += [(shard, begin, end) for shard, begin, end in bounds if begin < end]
-        first += sum(rows)
-    return slices
+        return slices
+
+    def group(self, n: int) -> tuple[int, int]:
+        """`(epoch, group)` of the last row of batch `n`: what has to be open from now on."""
+        epoch, start = self._place(n)
+        return epoch, _groups(self, epoch).at(start + self.batch_size - 1)
+
+    def group_batches(self, epoch: int, group: int) -> range:
+        """The batches that take rows of a group."""
+        starts = _groups(self, epoch).starts
+        first = epoch * self.batches_per_epoch + starts[group] // self.batch_size
+        last = epoch * self.batches_per_epoch + (starts[group + 1] - 1) // self.batch_size
+        return range(first, min(last + 1, (epoch + 1) * self.batches_per_epoch))
+
+    def num_groups(self, epoch: int) -> int:
+        """Groups of an epoch."""
+        return len(_groups(self, epoch).shards)
+
+    def group_members(self, epoch: int, group: int) -> list[int]:
+        """The shards of a group."""
+        members: list[int] = _groups(self, epoch).shards[group].tolist()
+        return members
+
+    def shards(self, epoch: int) -> list[int]:
+        """All shards that hold rows, in the order in which an epoch needs them."""
+        return [int(shard) for group in _groups(self, epoch).shards for shard in group]
+
+    def _place(self, n: int) -> tuple[int, int]:
+        if n < 0:
+            raise ValueError(f"batch {n}: expected n >= 0")
+        epoch, index = divmod(n, self.batches_per_epoch)
+        return epoch, index * self.batch_size
+
+
+@dataclass(frozen=True)
+class _Groups:
+    shards: list[Int64[np.ndarray, " shard"]]
+    rows: list[Int64[np.ndarray, " shard"]]
+    starts: list[int]
+    """The first row of each group within the epoch, and the end of the last."""
+
+    def at(self, row: int) -> int:
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+
+@lru_cache(maxsize=8)
+def _groups(order: BatchOrder, epoch: int) -> _Groups:
+    rows = np.array(order.shard_rows, dtype=np.int64)
+    numbers = np.random.PCG64(np.random.SeedSequence([order.seed, epoch])).random_raw(len(rows))
+    shuffled = np.argsort(numbers, kind="stable")
+    shuffled = shuffled[rows[shuffled] > 0]
+    # Groups of nearly equal size: a last group of one shard would mix nothing.
+    groups = np.array_split(shuffled, -(-len(shuffled) // order.group_shards))
+    sizes = [int(rows[group].sum()) for group in groups]
+    return _Groups(groups, [rows[group] for group in groups], [0, *np.cumsum(sizes).tolist()])
+
+
+def group_shards(rows_per_shard: int, row_bytes: int) -> int:
+    """Shards of a group where a whole shard has so many rows of so many bytes."""
+    return max(LEAST_GROUP_SHARDS, min(GROUP_SHARDS, GROUP_BYTES // max(1, rows_per_shard * row_bytes)))
 
 
 def part_of(slices: list[Slice], start: int, stop: int) -> list[Slice]:
@@ -58,33 +141,24 @@ def part_of(slices: list[Slice], start: int, stop: int) -> list[Slice]:
     return part
 
 
-def interleaved_counts(rows: list[int], prefix: int) -> list[int]:
+def interleaved_counts(rows: Int64[np.ndarray, " shard"], prefix: int) -> Int64[np.ndarray, " shard"]:
     """How many rows of each shard are among the first `prefix` rows of their interleaving.
 
     Row i of shard j, with r_j rows, stands at (i + 1/2) / r_j of the way; rows are taken in that order, a tie by the shard. Counts
-    therefore never fall as `prefix` grows, and each stays close to `prefix` · r_j / sum(r). In integers, so exact everywhere.
+    therefore never fall as `prefix` grows, and each stays close to `prefix` · r_j / sum(r).
 
     Reference: the divisor method of Webster (Sainte-Laguë), which is house-monotone.
     """
-    total = sum(rows)
+    total, shards = int(rows.sum()), len(rows)
     if prefix >= total:
-        return list(rows)
-    # All rows at or before the fraction (prefix - len(rows)) / total are among the first `prefix`: rounding adds half a row a shard.
-    counts = [max(0, (2 * (prefix - len(rows)) * r + total) // (2 * total)) for r in rows]
-    for _ in range(prefix - sum(counts)):
-        # The next row stands at the least (2c + 1) / 2r; fractions are compared by cross-multiplication.
-        best = -1
-        for shard, (count, r) in enumerate(zip(counts, rows, strict=True)):
-            if count < r and (best < 0 or (2 * count + 1) * rows[best] < (2 * counts[best] + 1) * r):
-                best = shard
-        counts[best] += 1
-    return counts
-
-
-@lru_cache(maxsize=4)
-def _epoch_groups(shard_rows: tuple[int, ...], seed: int, epoch: int) -> list[list[int]]:
-    numbers = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(len(shard_rows))
-    order = np.argsort(numbers, kind="stable")
-    order = order[np.array(shard_rows)[order] > 0]
-    # Groups of nearly equal size: a last group of one shard would mix nothing.
-    return [group.tolist() for group in np.array_split(order, -(-len(order) // GROUP_SHARDS))]
+        return rows.copy()
+    # All rows at or before the fraction (prefix - shards) / total are among the first `prefix`: rounding adds half a row a shard.
+    counts = np.maximum(0, (2 * (prefix - shards) * rows + total) // (2 * total))
+    # Of the rest, no shard gets more than it would by proportion and rounding. Quotients of integers below 2^25 that differ stay apart
+    # in float64, so this sort is exact.
+    most = shards * int(rows.max()) // total + 3
+    following = counts[:, None] + np.arange(most)
+    stands = np.where(following < rows[:, None], (2 * following + 1) / (2 * np.maximum(rows, 1)[:, None]), np.inf)
+    chosen = np.argsort(stands, axis=None, kind="stable")[: prefix - int(counts.sum())]
+    taken: Int64[np.ndarray, " shard"] = counts + np.bincount(chosen // most, minlength=shards)
+    return taken

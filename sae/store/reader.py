@@ -1,13 +1,11 @@
 """Reading a finished store. The receipt of a shard decides whether it is whole, never the shard's own footer.
 
 An Arrow file that was cut short by an exception inside its writer still opens, with fewer rows. So each shard is compared with its
-receipt (size, SHA-256, rows) when a process first opens it.
+receipt (size, XXH3-128, rows) before the first of its rows is handed out. Objects that the manifest does not name are not looked at.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -17,17 +15,27 @@ from torch import Tensor
 from sae.corpus.packing import sequences_from_ipc
 from sae.errors import CorruptObjectError, HookpointError, InputError
 from sae.storage import Place, sha256_hex
-from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, HookpointStatistics, ShardEntry, StorePlan, read_manifest, receipt_key, shard_key, tokens_key
-from sae.store.schema import activation_pieces
-
-MAX_OPEN_SHARDS = 32  # two groups of the batch order; a remote shard is held in memory as long as it is open
-CONCURRENT_OPENS = 8
+from sae.store.download import Downloads
+from sae.store.manifest import (
+    MANIFEST_KEY,
+    PLAN_KEY,
+    HookpointStatistics,
+    ShardEntry,
+    StoreManifest,
+    StorePlan,
+    read_manifest,
+    receipt_key,
+    shard_key,
+    tokens_key,
+)
+from sae.store.schema import ShardRows, row_bytes
+from sae.store.shards import OpenShards, checksum
 
 
 class Store:
     """A finished store, open for reading; may be used from several threads.
 
-    Shards are memory-mapped where the store is local, and read whole, several at a time, where it is remote.
+    Shards are memory-mapped where the store is local, and fetched in ranges over several connections where it is remote.
 
     Args:
         place: of the store.
@@ -37,7 +45,6 @@ class Store:
     """
 
     def __init__(self, place: Place) -> None:
-        self.place = place
         if not place.exists(MANIFEST_KEY):
             state = (
                 "an unfinished store: run its harvest again, it continues"
@@ -45,10 +52,19 @@ class Store:
                 else "no store: run the harvest, or check the path"
             )
             raise InputError(f"{place.url} holds {state}")
-        self.manifest = read_manifest(place)
-        self._open: OrderedDict[str, pa.Table] = OrderedDict()
+        self._begin(place)
+        self._manifest = read_manifest(place)
+
+    def _begin(self, place: Place) -> None:
+        self.place = place
+        self.downloads = Downloads(place)
+        self._shards = OpenShards(self._read)
         self._verified: set[str] = set()
-        self._lock = threading.Lock()
+
+    @property
+    def manifest(self) -> StoreManifest:
+        """What it holds."""
+        return self._manifest
 
     @property
     def plan(self) -> StorePlan:
@@ -73,17 +89,32 @@ class Store:
         """Rows of all shards."""
         return sum(self.shard_rows(hookpoint))
 
-    def open(self, hookpoint: str, shards: Iterable[int]) -> None:
-        """Open and verify several shards at once, so that none waits for another's download.
+    def open(self, hookpoint: str, shards: Iterable[int]) -> list[ShardRows]:
+        """The rows of several shards, verified. Threads that want the same shards share the work.
 
         Raises:
             CorruptObjectError: a shard differs from its receipt.
+            HookpointError: the store has no such hookpoint.
         """
-        with self._lock:
-            wanted = [shard for shard in shards if shard_key(hookpoint, shard) not in self._open]
-        if len(wanted) > 1:
-            with ThreadPoolExecutor(CONCURRENT_OPENS) as pool:
-                list(pool.map(lambda shard: self.table(hookpoint, shard), wanted))
+        self.width(hookpoint)
+        return self._shards.get(shard_key(hookpoint, shard) for shard in shards)
+
+    def wait(self, hookpoint: str, shards: Iterable[int], ended: threading.Event) -> bool:
+        """Wait until the shards are written, as they all are in a finished store; False if `ended` was set before."""
+        return not ended.is_set()
+
+    def close(self, hookpoint: str, shards: Iterable[int]) -> None:
+        """Forget shards whose rows nobody needs for a while."""
+        self._shards.close(shard_key(hookpoint, shard) for shard in shards)
+
+    def estimated_bytes(self, hookpoint: str, shard: int) -> int:
+        """What an open shard takes in memory if the store is remote; compressed, it takes less."""
+        return self.shard_rows(hookpoint)[shard] * row_bytes(self.width(hookpoint), self.plan.dtype)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that open shards take: none where the store is local."""
+        return self._shards.held_bytes
 
     def table(self, hookpoint: str, shard: int) -> pa.Table:
         """A shard as an Arrow table.
@@ -92,21 +123,11 @@ class Store:
             CorruptObjectError: it differs from its receipt.
             HookpointError: the store has no such hookpoint.
         """
-        key = shard_key(hookpoint, shard)
-        with self._lock:
-            if key in self._open:
-                self._open.move_to_end(key)
-                return self._open[key]
-        table = self._read(hookpoint, shard)
-        with self._lock:
-            self._open[key] = table
-            while len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-        return table
+        return self.open(hookpoint, [shard])[0].table()
 
     def pieces(self, hookpoint: str, shard: int, start: int, stop: int) -> list[Shaped[Tensor, "_ d_in"]]:
         """Activations `[start, stop)` of a shard in the dtype of the store, as read-only views, one per record batch they touch."""
-        return activation_pieces(self.table(hookpoint, shard), start, stop)
+        return self.open(hookpoint, [shard])[0].pieces(start, stop)
 
     def rows(self, hookpoint: str, shard: int, start: int, stop: int) -> Float[np.ndarray, "row d_in"]:
         """Activations `[start, stop)` of a shard.
@@ -127,14 +148,14 @@ class Store:
         Raises:
             CorruptObjectError: the object differs from its receipt.
         """
-        entry = next(iter(self.manifest.shards.values()))[shard]
+        entry = self.entry(next(iter(self.plan.hookpoints)), shard)
         buffer = self._buffer(tokens_key(shard))
         if sha256_hex(buffer) != entry.tokens_sha256:
             raise self._corrupt(tokens_key(shard), "its SHA-256 is not the one of the receipt")
         return sequences_from_ipc(buffer)
 
     def verify(self) -> list[str]:
-        """Read every object of the store; returns one line for each that is not what its receipt says."""
+        """Read every object of the store and compare its SHA-256; returns one line for each that is not what its receipt says."""
         problems = []
         for shard in range(self.plan.num_shards):
             try:
@@ -142,28 +163,54 @@ class Store:
             except CorruptObjectError as error:
                 problems.append(str(error))
             for hookpoint in self.plan.hookpoints:
-                self._verified.discard(shard_key(hookpoint, shard))
                 try:
-                    self._read(hookpoint, shard)
+                    self._verify_shard(hookpoint, shard)
                 except CorruptObjectError as error:
                     problems.append(str(error))
         return problems
 
-    def _read(self, hookpoint: str, shard: int) -> pa.Table:
-        entry, key = self._entries(hookpoint)[shard], shard_key(hookpoint, shard)
+    def entry(self, hookpoint: str, shard: int) -> ShardEntry:
+        """What the receipt of a shard says."""
+        return self._entries(hookpoint)[shard]
+
+    def _verify_shard(self, hookpoint: str, shard: int) -> None:
+        entry, key = self.entry(hookpoint, shard), shard_key(hookpoint, shard)
         buffer = self._buffer(key)
-        if buffer.size != entry.bytes:
-            raise self._corrupt(key, f"it has {buffer.size:,} bytes, its receipt says {entry.bytes:,}")
-        if key not in self._verified and sha256_hex(buffer) != entry.sha256:
+        self._check_size(key, buffer.size, entry)
+        if sha256_hex(buffer) != entry.sha256:
             raise self._corrupt(key, "its SHA-256 is not the one of its receipt")
+        self._rows_of(key, buffer, entry)
+
+    def _read(self, key: str) -> tuple[ShardRows, int]:
+        hookpoint, shard = _shard_of(key)
+        entry = self.entry(hookpoint, shard)
+        if self.place.local_path() is None:
+            try:
+                buffer, found = self.downloads.fetch(key, entry.bytes)
+            except InputError:
+                raise self._corrupt(key, "it is not there") from None
+        else:
+            buffer = self._buffer(key)
+            self._check_size(key, buffer.size, entry)
+            found = entry.checksum if key in self._verified else checksum(buffer)
+        if found != entry.checksum:
+            raise self._corrupt(key, "its XXH3 checksum is not the one of its receipt")
+        rows = self._rows_of(key, buffer, entry)
+        self._verified.add(key)
+        return rows, 0 if self.place.local_path() else buffer.size
+
+    def _check_size(self, key: str, size: int, entry: ShardEntry) -> None:
+        if size != entry.bytes:
+            raise self._corrupt(key, f"it has {size:,} bytes, its receipt says {entry.bytes:,}")
+
+    def _rows_of(self, key: str, buffer: pa.Buffer, entry: ShardEntry) -> ShardRows:
         try:
-            table = pa.ipc.open_file(buffer).read_all()
+            rows = ShardRows(buffer, self.plan.compression != "none")
         except pa.ArrowInvalid as error:
             raise self._corrupt(key, f"it is no Arrow file ({error})") from None
-        if table.num_rows != entry.rows:
-            raise self._corrupt(key, f"it has {table.num_rows:,} rows, its receipt says {entry.rows:,}")
-        self._verified.add(key)
-        return table
+        if rows.num_rows != entry.rows:
+            raise self._corrupt(key, f"it has {rows.num_rows:,} rows, its receipt says {entry.rows:,}")
+        return rows
 
     def _buffer(self, key: str) -> pa.Buffer:
         try:
@@ -183,3 +230,8 @@ class Store:
         names = [name for name in sorted(self.plan.hookpoints) if kind == "tokens" or key == shard_key(name, int(number))]
         remedy = " and ".join([*(receipt_key(name, int(number)) for name in names), MANIFEST_KEY])
         return CorruptObjectError(f"{self.place.path(key)} cannot be trusted, {reason}: delete {remedy} and run the harvest again")
+
+
+def _shard_of(key: str) -> tuple[str, int]:
+    _, *hookpoint, number = key.removesuffix(".arrow").split("/")
+    return "/".join(hookpoint), int(number)

@@ -10,25 +10,30 @@ activation     fixed_size_list<d_in> of the dtype     the hookpoint's output at 
 =============  =====================================  ==============================================
 
 Arrow has no bfloat16: such activations are stored as their bits in uint16, and the field's metadata says `dtype: bfloat16`.
+
+Compressed shards are ordinary Arrow files whose buffers are zstd frames, which every Arrow reader undoes. The bytes of the values are not
+shuffled: measured on the ReLU activations of the embedded model (10 % not zero), zstd takes 6.4 : 1 off float16 and 7.1 : 1 off bfloat16 as they
+are, but 5.0 and 5.5 with all high bytes before all low bytes, since runs of zeros are what it finds.
 """
 
+import threading
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Float32, Shaped, UInt32, UInt64
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from sae.errors import ConfigError
-
+Compression = Literal["none", "zstd"]
 StoreDtype = Literal["float16", "float32", "bfloat16"]
 TORCH_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 _ARROW_TYPES = {"float16": pa.float16(), "float32": pa.float32(), "bfloat16": pa.uint16()}
 
 RECORD_BATCH_ROWS = 4096
 """Rows of a record batch, the unit of random access within a shard."""
+
+_ZSTD_LEVEL = 1  # level 3 is slower and, on these values, no smaller
 
 # torch runs a copy of more elements on several threads. Loading happens beside the training's own threads, and two teams that
 # contend for the same cores are twenty times slower than one thread (measured: 340 against 8,500 MB/s on two busy cores).
@@ -47,54 +52,88 @@ def shard_schema(hookpoint: str, d_in: int, dtype: StoreDtype) -> pa.Schema:
     return pa.schema(fields, metadata={"hookpoint": hookpoint})
 
 
-def to_stored_dtype(activations: Float[Tensor, "*shape d_in"], dtype: StoreDtype, hookpoint: str) -> Float[Tensor, "*shape d_in"]:
-    """Round activations to the precision of the store.
+def row_bytes(d_in: int, dtype: StoreDtype) -> int:
+    """Bytes of a row: its activation, sequence_id, position and token_id."""
+    return d_in * TORCH_DTYPES[dtype].itemsize + 16
+
+
+def ipc_options(compression: Compression) -> pa.ipc.IpcWriteOptions:
+    """How a shard is written as an Arrow IPC file."""
+    codec = pa.Codec("zstd", _ZSTD_LEVEL) if compression == "zstd" else None
+    # One thread: a worker has as many as it was given, and Arrow would take every processor of the machine.
+    return pa.ipc.IpcWriteOptions(compression=codec, use_threads=False)
+
+
+class ShardRows:
+    """The rows of a shard in the bytes of its object; may be used from several threads.
+
+    Uncompressed rows are views of those bytes. Compressed ones are decoded a record batch at a time, and only the last is kept.
+
+    Args:
+        buffer: the whole object.
+        compressed: whether it has to be decoded.
 
     Raises:
-        ConfigError: a value is NaN, infinite, or beyond the range of `dtype`.
+        pyarrow.ArrowInvalid: it is no Arrow file, or cannot be decoded.
     """
-    stored = activations.to(TORCH_DTYPES[dtype])
-    if not bool(torch.isfinite(stored).all()):
-        largest = float(activations.detach().abs().max())
-        limit = torch.finfo(TORCH_DTYPES[dtype]).max
-        advice = "the subject model itself overflows: run it in another subject.dtype" if not largest < float("inf") else "choose bfloat16 or float32"
-        raise ConfigError(f"activations at {hookpoint} reach {largest:g}, expected at most {limit:g} to store them as {dtype}: {advice}")
-    return stored
+
+    def __init__(self, buffer: pa.Buffer, compressed: bool = False) -> None:
+        self._reader = pa.ipc.open_file(buffer, options=pa.ipc.IpcReadOptions(use_threads=False))
+        self._batches = self._reader.num_record_batches
+        self._lock = threading.Lock()
+        self._last: tuple[int, Tensor] | None = None
+        field = self._reader.schema.field("activation")
+        self._width = field.type.list_size
+        self._dtype = TORCH_DTYPES[(field.metadata or {}).get(b"dtype", b"").decode()]
+        last = self._batches - 1
+        self.num_rows = last * RECORD_BATCH_ROWS + self._reader.get_batch(last).num_rows if self._batches else 0
+        self._views = None if compressed else [self._decode(number) for number in range(self._batches)]
+
+    def table(self) -> pa.Table:
+        """All columns, as Arrow gives them."""
+        return self._reader.read_all()
+
+    def pieces(self, start: int, stop: int) -> list[Shaped[Tensor, "_ d_in"]]:
+        """Activations of rows `[start, stop)` in the dtype of the store, one tensor for each record batch they touch.
+
+        They must not be written to: they may be a read-only map of a file.
+        """
+        pieces = []
+        for number in range(start // RECORD_BATCH_ROWS, -(-stop // RECORD_BATCH_ROWS) if start < stop else 0):
+            first = number * RECORD_BATCH_ROWS
+            pieces.append(self._record_batch(number)[max(start - first, 0) : stop - first])
+        return pieces
+
+    def _record_batch(self, number: int) -> Shaped[Tensor, "row d_in"]:
+        if self._views is not None:
+            return self._views[number]
+        with self._lock:
+            if self._last is None or self._last[0] != number:
+                self._last = number, self._decode(number)
+            return self._last[1]
+
+    def _decode(self, number: int) -> Shaped[Tensor, "row d_in"]:
+        column = self._reader.get_batch(number).column("activation")
+        # DLPack, since torch.from_numpy warns about every read-only array.
+        return from_dlpack(column.flatten()).view(self._dtype).view(-1, self._width)
 
 
-def rows_to_ipc(
-    schema: pa.Schema,
-    sequence_ids: UInt64[np.ndarray, " row"],
-    positions: UInt32[np.ndarray, " row"],
-    token_ids: UInt32[np.ndarray, " row"],
-    activations: Float[Tensor, "row d_in"],
-) -> pa.Buffer:
-    """Rows as one Arrow IPC file in memory, uncompressed, in record batches of `RECORD_BATCH_ROWS`."""
-    stored = activations.detach().cpu().contiguous()
-    numbers = stored.view(torch.uint16).numpy() if stored.dtype is torch.bfloat16 else stored.numpy()
-    values = pa.array(numbers.reshape(-1), type=schema.field("activation").type.value_type)
-    column = pa.FixedSizeListArray.from_arrays(values, type=schema.field("activation").type)
-    table = pa.table([pa.array(sequence_ids), pa.array(positions), pa.array(token_ids), column], schema=schema)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(table, max_chunksize=RECORD_BATCH_ROWS)
-    return sink.getvalue()
-
-
-def activation_pieces(table: pa.Table, start: int, stop: int) -> list[Shaped[Tensor, "_ d_in"]]:
-    """Rows `[start, stop)` of a shard's activations, one tensor per record batch they touch; views, nothing is copied.
-
-    The tensors have the dtype of the store. They must not be written to: they may be a read-only map of a file.
-    """
-    field = table.schema.field("activation")
-    dtype = TORCH_DTYPES[(field.metadata or {}).get(b"dtype", b"").decode()]
-    chunks = table.column("activation").slice(start, stop - start).chunks
-    # DLPack, since torch.from_numpy warns about every read-only array. `flatten` honours a slice, `values` would not.
-    return [from_dlpack(chunk.flatten()).view(dtype).view(-1, field.type.list_size) for chunk in chunks if len(chunk)]
-
-
-def copy_rows(source: Shaped[Tensor, "row d_in"], target: Float32[Tensor, "row d_in"]) -> None:
-    """Copy stored rows into a float32 tensor, on the calling thread alone."""
-    rows = max(1, _ELEMENTS_ON_ONE_THREAD // target.shape[1])
-    for piece, place in zip(source.split(rows), target.split(rows), strict=True):
-        place.copy_(piece)
+def copy_rows(wanted: list[tuple[ShardRows, int, int, Float[Tensor, "_ d_in"]]]) -> None:
+    """Copy rows `[start, stop)` of shards into tensors, in the dtype of those and on the calling thread alone."""
+    sources: list[Tensor] = []
+    targets: list[Tensor] = []
+    for rows, start, stop, target in wanted:
+        most = max(1, _ELEMENTS_ON_ONE_THREAD // target.shape[1])
+        for piece in rows.pieces(start, stop):
+            if stop - start <= most and len(piece) == stop - start:
+                sources.append(piece)
+                targets.append(target)
+                continue
+            parts, rest = piece.split(most), target
+            for part in parts:
+                sources.append(part)
+                targets.append(rest[: len(part)])
+                rest = rest[len(part) :]
+            target = rest
+    # One call for all: a hundred of them a batch would spend more time in Python than in copying.
+    torch._foreach_copy_(targets, sources)

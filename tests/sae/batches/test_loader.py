@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from sae.batches.loader import Batches
-from sae.batches.order import batch_slices
 from sae.errors import CorruptObjectError, HookpointError, InputError
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, shard_key, start_store
-from sae.store.reader import MAX_OPEN_SHARDS, Store
+from sae.store.reader import Store
 from sae.store.writer import write_shard
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
@@ -44,7 +43,7 @@ def store(tmp_path):
 
 
 def reading_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
@@ -52,7 +51,7 @@ def test_a_batch_is_its_slices_in_float32(tmp_path, dtype):
     store = make_store(Place(tmp_path), dtype=dtype)
     batches = Batches(store, HOOKPOINT, batch_size=32, seed=4)
     for n in range(batches.num_batches):
-        slices = batch_slices(store.shard_rows(HOOKPOINT), 32, 4, n)
+        slices = batches.order.slices(n)
         expected = np.concatenate([store.rows(HOOKPOINT, *part).astype(np.float32) for part in slices])
         batch = batches.batch(n)
         assert batch.dtype == torch.float32
@@ -98,16 +97,16 @@ def test_the_origin_of_a_row_is_where_it_was_read(store):
         batches.origin(0, 30)
 
 
-def test_the_thread_reads_no_further_ahead_than_told_and_ends_with_the_iterator(store):
+def test_the_threads_read_no_further_ahead_than_told_and_end_with_the_iterator(store):
     batches = Batches(store, HOOKPOINT, batch_size=4, seed=0)
     read = []
-    original = batches.batch
-    batches.batch = lambda n: read.append(n) or original(n)
+    original = batches._read
+    batches._read = lambda numbers, ended: read.extend(numbers) or original(numbers, ended)
     iterator = batches.iterate(prefetch=2)
     next(iterator)
     time.sleep(0.3)
-    assert reading_threads() == ["batches"]
-    assert len(read) <= 1 + 2 + 1  # given out, waiting in the queue, in the thread's hand
+    assert reading_threads()
+    assert sorted(read) == [0, 1, 2]  # given out, and two ahead
     iterator.close()
     assert reading_threads() == []
     assert list(Batches(store, HOOKPOINT, batch_size=100).iterate())[-1][0] == 2
@@ -115,7 +114,7 @@ def test_the_thread_reads_no_further_ahead_than_told_and_ends_with_the_iterator(
 
 
 def test_an_error_arrives_in_its_place_and_ends_the_thread(store):
-    shard = batch_slices(store.shard_rows(HOOKPOINT), 60, 0, 0)[0][0]
+    shard = Batches(store, HOOKPOINT, batch_size=60).order.slices(0)[0][0]
     key = shard_key(HOOKPOINT, shard)
     store.place.put(key, store.place.get(key)[:-8])
     iterator = Batches(Store(store.place), HOOKPOINT, batch_size=60, seed=0).iterate()
@@ -124,16 +123,17 @@ def test_an_error_arrives_in_its_place_and_ends_the_thread(store):
     assert reading_threads() == []
 
 
-def test_a_shard_is_verified_once_however_often_it_is_opened(tmp_path, monkeypatch):
-    digests = []
-    from sae.store import reader
+def test_a_local_shard_is_verified_once_however_often_and_by_however_many_it_is_opened(tmp_path, monkeypatch):
+    verified = []
+    from sae.store import reader, shards
 
-    original = reader.sha256_hex
-    monkeypatch.setattr(reader, "sha256_hex", lambda data: digests.append(1) or original(data))
-    store = make_store(Place(tmp_path), num_shards=MAX_OPEN_SHARDS + 8, sequences_per_shard=1)
+    original = reader.checksum
+    monkeypatch.setattr(reader, "checksum", lambda buffer: verified.append(1) or original(buffer))
+    monkeypatch.setattr(shards, "MOST_OPEN", 6)
+    store = make_store(Place(tmp_path), num_shards=20, sequences_per_shard=1)
     for _ in Batches(store, HOOKPOINT, batch_size=20, seed=0, epochs=2).iterate():
         pass
-    assert len(digests) == MAX_OPEN_SHARDS + 8
+    assert len(verified) == 20
 
 
 def test_what_cannot_be_is_an_error(store):

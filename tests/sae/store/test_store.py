@@ -326,7 +326,7 @@ def test_a_short_shard_is_noticed_even_where_size_and_digest_agree(place):
     data = footer_valid_but_short(place.get(shard_key(MLP, 1)))
     place.put(shard_key(MLP, 1), data)
     receipt = place.get_json(receipt_key(MLP, 1))
-    place.put_json(receipt_key(MLP, 1), {**receipt, "bytes": len(data), "sha256": sha256_hex(data)})
+    place.put_json(receipt_key(MLP, 1), {**receipt, "bytes": len(data), "sha256": sha256_hex(data), "checksum": xxhash.xxh3_128_hexdigest(data)})
     finish_store(place, plan)
     with pytest.raises(CorruptObjectError, match=f"it has {receipt['rows'] - 1} rows, its receipt says {receipt['rows']}"):
         Store(place).table(MLP, 1)
