@@ -43,9 +43,15 @@ peers: .venv-peers/installed  ## make .venv-peers with SAELens, dictionary_learn
 
 swift: .venv-swift/installed  # a real S3 server for the tests, in its own environment
 
-system-tools:  # headless Chromium for the browser tests, where this user may install it
+system-tools: .tools/prometheus  # headless Chromium and Prometheus for the tests that use them, where this user may install them
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  (apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo "no chromium: the browser tests will be skipped"
+
+.tools/prometheus:  # Debian's package, unpacked and not installed: an installed one would start a service
+	@mkdir -p .tools && cd .tools && rm -rf unpacked && (command -v promtool || { command -v dpkg && command -v apt-get && \
+	  { apt-get download -q prometheus || { apt-get update -qq && apt-get download -q prometheus; }; } && \
+	  dpkg -x prometheus_*.deb unpacked && rm prometheus_*.deb && mv unpacked/usr/bin prometheus && rm -rf unpacked; }) >/dev/null 2>&1 || \
+	  echo "no promtool: the tests of alerts, rules and dashboards will be skipped"
 
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
 	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)

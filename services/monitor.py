@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import ray
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from services.log import log
@@ -80,8 +81,9 @@ class RunMonitor:
 
     @classmethod
     def start(cls, host: str = "127.0.0.1", port: int | None = 0) -> "RunMonitor":
-        """Start the board on the connected cluster."""
-        return cls(ray.remote(MetricsBoard).options(num_cpus=0, max_concurrency=1).remote(host, port))
+        """Start the board on the driver's own node: a job's metrics are found where the job was submitted, wherever its workers are."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return cls(ray.remote(MetricsBoard).options(num_cpus=0, max_concurrency=1, scheduling_strategy=here).remote(host, port))
 
     def endpoint(self) -> str:
         """The URL that Prometheus scrapes."""
