@@ -1,25 +1,33 @@
 """Harvest: a pool of actors runs the subject model over the corpus and fills a store with its activations.
 
 The unit of work is a shard: some hundreds of sequences, all hookpoints in one pass. Shards with receipts are skipped, so an interrupted
-harvest continues where it stood, and a finished one returns at once.
+harvest continues where it stood, and a finished one returns at once. A lease keeps two harvests from filling one store at the same time.
+
+A worker holds `pool.queue` shards at once: one runs through the model while the others are gathered, encoded, hashed and put by threads of their own.
+A slow store therefore holds the model up, and memory is bounded: each of these shards has one set of buffers, which serves shard after shard.
 """
 
+import queue
+import threading
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8, UInt32
 from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus
-from sae.errors import HookpointError, InputError, PlanError
+from sae.errors import InputError, PlanError
 from sae.storage import Place, absolute_url
+from sae.store.lease import hold_lease
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
-from sae.store.schema import TORCH_DTYPES, StoreDtype, to_stored_dtype
-from sae.store.writer import write_shard
+from sae.store.schema import TORCH_DTYPES, Compression, StoreDtype
+from sae.store.writer import encoding_bytes, write_shard
 from sae.subject import Subject, SubjectConfig
 from services.metrics import Monitor
-from services.worker_pool import PoolOptions, run_pool
+from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
 STAGE = "harvest/tokens"
 
@@ -31,12 +39,12 @@ class HarvestConfig(Config):
     tokens_per_sequence: PositiveInt | None = Field(default=None, description="tokens drawn from each sequence; null takes all that are not special")
     num_sequences: PositiveInt | None = Field(default=None, description="sequences to harvest, from the first on; null takes the training split")
     dtype: StoreDtype = Field(default="float16", description="precision of the stored activations")
-    compression: Literal["none", "zstd"] = Field(default="none", description="of the activations within a shard; zstd halves the reading speed")
+    compression: Compression = Field(default="none", description="of the activations within a shard; zstd takes less room and more time")
     sequences_per_shard: PositiveInt = Field(default=256, description="sequences of a shard, the unit of work and of repetition after a failure")
     sequences_per_forward: PositiveInt = Field(default=32, description="sequences that run through the model at once")
     seed: NonNegativeInt = Field(default=0, description="seed of the drawn tokens and of the order of rows within a shard")
     num_workers: PositiveInt = Field(default=2, description="actors, each with its own copy of the model")
-    pool: PoolOptions = Field(default_factory=PoolOptions, description="what each actor occupies, its attempts and timeouts")
+    pool: QueueOptions = Field(default_factory=QueueOptions, description="what each actor occupies, its attempts and timeouts")
 
 
 @dataclass(frozen=True)
@@ -80,34 +88,74 @@ class HarvestReport:
     tokens: int
     rows: int
     written_bytes: int
+    put_seconds: tuple[float, ...]
+
+
+class _ShardMemory:
+    """The buffers of one shard in the making."""
+
+    def __init__(self, plan: StorePlan, pinned: bool) -> None:
+        shape, dtype = (plan.sequences_per_shard, plan.context_length), TORCH_DTYPES[plan.dtype]
+        self.activations = {name: torch.empty(*shape, d_in, dtype=dtype, pin_memory=pinned) for name, d_in in plan.hookpoints.items()}
+        self.encoded: UInt8[np.ndarray, " byte"] = np.empty(encoding_bytes(plan), np.uint8)
 
 
 class HarvestWorker:
-    """Runs the subject model over the sequences of one shard after another.
+    """Runs the subject model over the sequences of one shard after another; `run` may be called from several threads.
+
+    Memory beyond the model and its forward pass: for each shard at once, all its activations at all hookpoints in the dtype of the store, and its
+    largest encoded object (`sae.store.writer.encoding_bytes`).
 
     Raises:
         PlanError: the subject model is no longer the plan's.
     """
+
+    TASKS_METRIC = "monosem_shards_total"
 
     def __init__(self, plan: StorePlan, corpus_url: str, store_url: str, subject: SubjectConfig) -> None:
         self.plan, self.corpus, self.place = plan, TokenCorpus(Place(corpus_url)), Place(store_url)
         self.subject = Subject.load(subject, device())
         if self.subject.digest != plan.subject_digest:
             raise PlanError(f"{subject.model!r} changed while it was harvested (or differs between machines): start again with one model")
+        self._model_in_use = threading.Lock()
+        self._memory: queue.SimpleQueue[_ShardMemory] = queue.SimpleQueue()
+        self._copies = torch.cuda.Stream() if self.subject.device == "cuda" else None
 
     def run(self, shard: int) -> HarvestReport:
         """Harvest one shard; a second time, it leaves the same bytes."""
-        tokens = self.corpus.sequences("train", *self.plan.shard_range(shard))
-        activations = {name: torch.empty(*tokens.shape, d_in, dtype=TORCH_DTYPES[self.plan.dtype]) for name, d_in in self.plan.hookpoints.items()}
+        try:
+            memory = self._memory.get_nowait()
+        except queue.Empty:
+            memory = _ShardMemory(self.plan, pinned=self._copies is not None)
+        try:
+            with self._model_in_use:  # two passes at once would take turns on the same processors, and twice the memory
+                tokens = self.corpus.sequences("train", *self.plan.shard_range(shard))
+                activations = self._activations(tokens, memory)
+            written = write_shard(self.place, self.plan, shard, tokens, activations, memory.encoded)
+        finally:
+            self._memory.put(memory)
+        return HarvestReport(shard, tokens.size, written.rows, written.written_bytes, written.put_seconds)
+
+    def _activations(self, tokens: UInt32[np.ndarray, "sequence position"], memory: _ShardMemory) -> dict[str, Float[Tensor, "sequence position _"]]:
+        activations = {name: whole[: len(tokens)] for name, whole in memory.activations.items()}
         for start in range(0, len(tokens), self.plan.sequences_per_forward):
             part = slice(start, start + self.plan.sequences_per_forward)
             batch = torch.from_numpy(tokens[part].astype("int64")).to(self.subject.device)
             for name, found in self.subject.activations(batch, list(activations)).items():
-                if found.shape[:2] != batch.shape:
-                    raise HookpointError(f"{name} gives {list(found.shape)} for tokens {list(batch.shape)}: only one vector a token can be harvested")
-                activations[name][part] = to_stored_dtype(found, self.plan.dtype, name).cpu()
-        written = write_shard(self.place, self.plan, shard, tokens, activations)
-        return HarvestReport(shard, tokens.size, written.rows, written.written_bytes)
+                self._copy_out(found, activations[name][part])
+        if self._copies is not None:
+            self._copies.synchronize()
+        return activations
+
+    def _copy_out(self, found: Float[Tensor, "sequence position _"], target: Float[Tensor, "sequence position _"]) -> None:
+        """Round to the precision of the store, into its memory; from a GPU, beside the next forward pass."""
+        if self._copies is None:
+            target.copy_(found)
+            return
+        self._copies.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._copies):
+            target.copy_(found.to(target.dtype), non_blocking=True)
+        found.record_stream(self._copies)
 
 
 def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: SubjectConfig, monitor: Monitor | None = None) -> StoreManifest:
@@ -125,7 +173,7 @@ def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: Sub
         monitor: told of progress.
 
     Raises:
-        UserError: no such model, corpus or hookpoint; a corpus of another tokenizer; a store of another plan.
+        UserError: no such model, corpus or hookpoint; a corpus of another tokenizer; a store of another plan, or one that another harvest is filling.
         FailureError: a shard that failed too often.
     """
     corpus = TokenCorpus(Place(corpus_url))
@@ -138,22 +186,37 @@ def fill_store(
 ) -> StoreManifest:
     """`harvest` with a plan that is already made."""
     place = Place(store_url)
-    start_store(place, plan)
-    missing = [] if place.exists(MANIFEST_KEY) else missing_shards(place, plan)
     total = plan.num_sequences * plan.context_length
-    done = total - plan.context_length * sum(last - first for first, last in map(plan.shard_range, missing))
-    if monitor:
-        monitor.progress(STAGE, done, total)
-    arguments = (plan, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
-    for _, report in run_pool(HarvestWorker, arguments, missing, config.num_workers, config.pool, monitor):
-        done += report.tokens
+    if place.exists(MANIFEST_KEY):
+        manifest = finish_store(place, plan)
         if monitor:
-            monitor.add("monosem_harvest_tokens_total", report.tokens)
-            monitor.add("monosem_harvest_rows_total", report.rows)
-            monitor.add("monosem_store_bytes_total", report.written_bytes)
-            monitor.add("monosem_shards_total", len(plan.hookpoints), outcome="committed")
-            monitor.progress(STAGE, done, total)
-    return finish_store(place, plan)
+            monitor.progress(STAGE, total, total)
+        return manifest
+    with hold_lease(place) as lease:
+        start_store(place, plan)
+        missing = missing_shards(place, plan)
+        done, left = total - plan.context_length * sum(last - first for first, last in map(plan.shard_range, missing)), len(missing)
+        _tell(monitor, done, total, left)
+        arguments = (plan, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
+        for _, report in run_pool(HarvestWorker, arguments, missing, config.num_workers, config.pool, monitor):
+            lease.check()
+            done, left = done + report.tokens, left - 1
+            _tell(monitor, done, total, left, report)
+        lease.check()
+        return finish_store(place, plan)
+
+
+def _tell(monitor: Monitor | None, done: int, total: int, left: int, report: HarvestReport | None = None) -> None:
+    if not monitor:
+        return
+    if report:
+        monitor.add("monosem_harvest_tokens_total", report.tokens)
+        monitor.add("monosem_harvest_rows_total", report.rows)
+        monitor.add("monosem_store_bytes_total", report.written_bytes)
+        for seconds in report.put_seconds:
+            monitor.set("monosem_store_put_seconds", seconds)
+    monitor.set("monosem_harvest_queue_shards", left)
+    monitor.progress(STAGE, done, total)
 
 
 def describe_subject(subject: SubjectConfig, hookpoints: list[str], pool: PoolOptions) -> SubjectFacts:

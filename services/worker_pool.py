@@ -4,6 +4,9 @@ A worker is a plain class: its constructor does what is slow (load a model, open
 something small. It must be safe to run a task twice: a worker that dies after its work and before its answer leaves no trace of having
 finished.
 
+A worker may hold several tasks at once (`queue`): its `run` is then called from as many threads, and divides its work as it likes, for
+instance computing for one task while another one's result is being written. A task is done when its `run` has returned, not before.
+
 Tasks go only to workers that have started. A worker that waits for room on the cluster therefore holds nothing up: the others
 do the work, and it joins when there is room.
 """
@@ -20,7 +23,7 @@ import ray
 from pydantic import Field, PositiveInt
 
 from sae.config import Config
-from sae.errors import WorkerError
+from sae.errors import StorageError, WorkerError
 from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
 from services.metrics import Monitor
 
@@ -44,6 +47,12 @@ class PoolOptions(Config):
     start_timeout_seconds: float = Field(default=600.0, gt=0, description="seconds without a single started worker after which the pool gives up")
 
 
+class QueueOptions(PoolOptions):
+    """Of a pool whose workers bear several tasks at once."""
+
+    queue: PositiveInt = Field(default=2, description="tasks that one worker holds at once: one computes while the others are being written")
+
+
 def run_pool(
     worker: type,
     arguments: tuple[Any, ...],
@@ -54,16 +63,17 @@ def run_pool(
 ) -> Iterator[tuple[Task, Any]]:
     """Yield `(task, worker.run(task))` for every task, in the order of completion.
 
-    Needs an initialised Ray. At most one task per worker is in flight. When the iterator ends, is closed or raises, its own
-    actors are killed and nothing else is.
+    Needs an initialised Ray. At most one task per worker is in flight, or `queue` of them with QueueOptions. When the iterator ends,
+    is closed or raises, its own actors are killed and nothing else is.
 
     Args:
-        worker: a plain class with `run(task)`; built as `worker(*arguments)` in its own process.
+        worker: a plain class with `run(task)`; built as `worker(*arguments)` in its own process. A class attribute `TASKS_METRIC` names a
+            counter of its tasks by `outcome` (committed, retried, failed).
         arguments: small values such as configs and URLs; they travel to every worker.
         tasks: small values; each is done exactly once as far as the caller sees.
         num_workers: actors, at most; never more than tasks.
         options: resources, attempts and timeouts.
-        monitor: told of replaced workers (`monosem_worker_restarts_total`).
+        monitor: told of replaced workers (`monosem_worker_restarts_total`) and of a store that failed (`monosem_store_errors_total`).
 
     Raises:
         UserError: raised by a worker, at once and as itself.
@@ -110,13 +120,15 @@ class _InFlight:
     actor: Any
     assignment: _Assignment | None
     since: float
+    """When it was asked for; a task that waits in its worker's queue is not yet running, but its time counts."""
 
 
 class _Pool:
     def __init__(self, worker: type, arguments: tuple[Any, ...], tasks: Sequence[Any], options: PoolOptions, monitor: Monitor | None) -> None:
         self.worker, self.arguments, self.options, self.monitor = worker, arguments, options, monitor
+        self.queue = options.queue if isinstance(options, QueueOptions) else 1
         self.waiting = deque(_Assignment(task) for task in tasks)
-        self.idle: deque[Any] = deque()
+        self.loads: dict[Any, int] = {}  # tasks in flight of each worker that has started
         self.in_flight: dict[Any, _InFlight] = {}
         self.start_failures = 0  # since a worker last started
         self.without_worker_since = time.monotonic()
@@ -133,6 +145,7 @@ class _Pool:
                 num_cpus=self.options.num_cpus,
                 num_gpus=self.options.num_gpus,
                 max_restarts=0,
+                max_concurrency=self.queue,
                 runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **threads}},
             )
             .remote()
@@ -141,8 +154,12 @@ class _Pool:
         self.in_flight[reference] = _InFlight(actor, None, time.monotonic())
 
     def dispatch(self) -> None:
-        while self.waiting and self.idle:
-            assignment, actor = self.waiting.popleft(), self.idle.popleft()
+        while self.waiting and self.loads:
+            actor = min(self.loads, key=self.loads.__getitem__)
+            if self.loads[actor] >= self.queue:
+                return
+            assignment = self.waiting.popleft()
+            self.loads[actor] += 1
             reference = actor.run.remote(assignment.task, delay_seconds(assignment.attempts))
             self.in_flight[reference] = _InFlight(actor, assignment, time.monotonic())
 
@@ -158,17 +175,20 @@ class _Pool:
             except ray.exceptions.RayError as error:
                 self._failed(entry, WorkerLost(_first_line(error)))
             else:
-                self.idle.append(entry.actor)
                 self.start_failures = 0
                 if entry.assignment:
+                    self.loads[entry.actor] -= 1
+                    self._count("committed")
                     results.append((entry.assignment.task, result))
+                else:
+                    self.loads[entry.actor] = 0
         self._check_clocks()
         return results
 
     def shut_down(self) -> None:
         if not ray.is_initialized():  # a forgotten iterator is closed by the interpreter's exit, after Ray
             return
-        for actor in [*self.idle, *(entry.actor for entry in self.in_flight.values())]:
+        for actor in {*self.loads, *(entry.actor for entry in self.in_flight.values())}:
             ray.kill(actor, no_restart=True)
 
     def _failed(self, entry: _InFlight, error: Exception) -> None:
@@ -178,32 +198,50 @@ class _Pool:
         else:
             what = f"the start of a {self.worker.__name__}"
             attempts = self.start_failures = self.start_failures + 1
+        if self.monitor and isinstance(error, StorageError):
+            self.monitor.add("monosem_store_errors_total", 1)
         decision = decide(error, attempts, self.options.max_attempts)
         if decision in (Decision.RAISE, Decision.GIVE_UP):
             ray.kill(entry.actor, no_restart=True)
+            if entry.assignment:
+                self._count("failed")
             raise final_error(error, what, attempts) from None
         logger.warning("%s failed (attempt %d, %s: %s); %s", what, attempts, type(error).__name__, _first_line(error), decision.value)
         if entry.assignment:
             self.waiting.appendleft(entry.assignment)
+            self._count("retried")
         if decision is Decision.RETRY and entry.assignment:
-            self.idle.append(entry.actor)
+            self.loads[entry.actor] -= 1
         else:
-            self._replace(entry.actor)
+            self._replace(entry.actor, died=isinstance(error, WorkerLost))
 
-    def _replace(self, actor: Any) -> None:
+    def _replace(self, actor: Any, died: bool) -> None:
+        """Start another worker in its place. What else it was doing waits again; where the worker died, that may have been the reason, and counts."""
         ray.kill(actor, no_restart=True)
+        self.loads.pop(actor, None)
+        for reference in [reference for reference, entry in self.in_flight.items() if entry.actor is actor]:
+            assignment = self.in_flight.pop(reference).assignment
+            if assignment:
+                assignment.attempts += died
+                self.waiting.appendleft(assignment)
+                self._count("retried")
         self.start_worker()
         if self.monitor:
             self.monitor.add("monosem_worker_restarts_total", 1)
+
+    def _count(self, outcome: str) -> None:
+        metric = getattr(self.worker, "TASKS_METRIC", None)
+        if self.monitor and metric:
+            self.monitor.add(metric, 1, outcome=outcome)
 
     def _check_clocks(self) -> None:
         now = time.monotonic()
         limit = self.options.task_timeout_seconds
         for reference, entry in list(self.in_flight.items()):
-            if entry.assignment and now - entry.since > limit:
+            if reference in self.in_flight and entry.assignment and now - entry.since > limit:
                 del self.in_flight[reference]
                 self._failed(entry, WorkerLost(f"no answer within {limit:g} s"))
-        if self.idle or self.num_running:
+        if self.loads:  # at least one worker has started
             self.without_worker_since = now
         elif self.waiting and now - self.without_worker_since > self.options.start_timeout_seconds:
             raise WorkerError(self._no_room())

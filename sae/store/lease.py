@@ -5,9 +5,9 @@ if it moves, the holder lives and the newcomer is refused; if it does not for `S
 gone, the newcomer takes over by creating the next number, which only one can. No clocks of two machines are compared. A holder that finds a
 higher number, or his own object gone, has been displaced and stops. At the end the lease is deleted.
 
-(Where a store has no conditional writes, as Swift, two may create the same object within some milliseconds; the one who was overwritten finds out
-at his next heartbeat.) The lease saves work and keeps plans apart. That a store comes out right does not rest on it: shards are functions of the plan, so
-even two harvests that both believe in their lease write the same bytes.
+(Where a store has no conditional writes, as Swift, two may create the same object within some milliseconds; the one who was
+overwritten finds out at the next heartbeat.) The lease saves work and keeps plans apart. That a store comes out right does not rest on it:
+shards are functions of the plan, so even two harvests that both believe in their lease write the same bytes.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sae.config import Config
 from sae.errors import InputError, PlanError
 from sae.storage import Place, to_json
-from sae.store.schema import StoreDtype
+from sae.store.schema import Compression, StoreDtype
 
 SCHEMA_VERSION: Final = 2
 MANIFEST_KEY = "manifest.json"
@@ -40,7 +40,7 @@ class StorePlan(Config):
     context_length: PositiveInt = Field(description="tokens in a sequence")
     hookpoints: dict[str, PositiveInt] = Field(min_length=1, description="d_in of each hookpoint")
     dtype: StoreDtype = Field("float16", description="precision of the stored activations")
-    compression: Literal["none", "zstd"] = Field("none", description="of the activations within a shard")
+    compression: Compression = Field("none", description="of the activations within a shard")
     num_sequences: PositiveInt = Field(description="sequences of the training split, from the first on")
     sequences_per_shard: PositiveInt = Field(256, description="sequences of a shard; the last one may hold fewer")
     sequences_per_forward: PositiveInt = Field(32, description="sequences that run through the model at once: a matrix product rounds by its size")
@@ -78,7 +78,7 @@ class ShardEntry(Config):
 
 
 class Receipt(ShardEntry):
-    """Proof that a shard is whole, with float64 sums over its rows as stored."""
+    """Proof that a shard is whole, with sums over its rows as stored (`sae.store.encoding.RowSums` says how they are added)."""
 
     sum: list[float] = Field(description="sum of x, [d_in]")
     sum_squared_norm: float = Field(description="sum of ‖x‖²")

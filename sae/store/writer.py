@@ -4,23 +4,21 @@ A shard is a function of the plan and its activations alone. Random choices come
 fixed for ever, and not from a distribution method of NumPy, which a new release may change.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import torch
-import xxhash
-from jaxtyping import Float, Int64, Shaped, UInt32, UInt64
+from jaxtyping import Float, Int64, Shaped, UInt8, UInt32, UInt64
 from torch import Tensor
 
 from sae.corpus.packing import sequences_to_ipc
 from sae.errors import InputError
 from sae.storage import Place, sha256_hex
+from sae.store.encoding import EncodedShard, ShardColumns, encode_shard, encoded_bytes_at_most
 from sae.store.manifest import Receipt, StorePlan, receipt_key, shard_key, tokens_key
-from sae.store.schema import rows_to_ipc, shard_schema, to_stored_dtype
+from sae.store.schema import TORCH_DTYPES, shard_schema
 
 _DRAW, _ORDER = 0, 1  # independent streams: which tokens, and in which order
-_ROWS_IN_CACHE = 512  # summing in blocks that fit the processor's cache is four times faster
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,8 @@ class ShardReceipts:
     """One for each hookpoint."""
     written_bytes: int
     """Bytes put by this call; less than the receipts add up to where some were there already."""
+    put_seconds: tuple[float, ...]
+    """How long the store took for each shard object put by this call."""
 
     @property
     def rows(self) -> int:
@@ -45,6 +45,7 @@ def write_shard(
     shard: int,
     tokens: UInt32[np.ndarray, "sequence position"],
     activations: dict[str, Float[Tensor, "sequence position _"]],
+    memory: UInt8[np.ndarray, " byte"] | None = None,
 ) -> ShardReceipts:
     """Write a shard of every hookpoint: its sequences, its rows, then its receipt. What has a receipt is left as it is.
 
@@ -54,37 +55,39 @@ def write_shard(
         shard: its number.
         tokens: the sequences `plan.shard_range(shard)`.
         activations: of every hookpoint of the plan, at every token.
+        memory: `encoding_bytes(plan)` to encode in, so that shard after shard takes no more; null allocates them.
 
     Raises:
         ConfigError: an activation that the store's dtype cannot hold.
         InputError: tokens or activations of another shape than the plan's.
     """
     _check_shapes(plan, shard, tokens, activations)
-    first, _ = plan.shard_range(shard)
-    written = 0
-    token_data = sequences_to_ipc(tokens, first)
+    receipts = {name: _receipt_there(place, name, shard) for name in sorted(plan.hookpoints)}
+    token_data = sequences_to_ipc(tokens, plan.shard_range(shard)[0])
     tokens_sha256 = sha256_hex(token_data)
-    if not all(place.exists(receipt_key(hookpoint, shard)) for hookpoint in plan.hookpoints):
-        place.put(tokens_key(shard), token_data)
-        written += len(token_data)
-    flat = selected_tokens(plan, shard, tokens)
-    sequence_ids = (first + flat // plan.context_length).astype(np.uint64)
-    positions = (flat % plan.context_length).astype(np.uint32)
-    receipts = {}
-    for hookpoint in sorted(plan.hookpoints):
-        if place.exists(receipt_key(hookpoint, shard)):
-            receipts[hookpoint] = Receipt.parse(place.get_json(receipt_key(hookpoint, shard)))
-            continue
-        rows = activations[hookpoint].detach().flatten(0, 1)[torch.from_numpy(flat)]
-        rows = to_stored_dtype(rows, plan.dtype, hookpoint).cpu()
-        schema = shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype)
-        data = rows_to_ipc(schema, sequence_ids, positions, tokens.reshape(-1)[flat], rows)
-        receipt = _receipt(plan, rows, positions, data, tokens_sha256)
-        place.put(shard_key(hookpoint, shard), data)
+    written, seconds = 0, []
+    if None in receipts.values():
+        memory = np.empty(encoding_bytes(plan), np.uint8) if memory is None else memory
+        columns = _columns(plan, shard, tokens)
+    for hookpoint in [name for name, receipt in receipts.items() if receipt is None]:
+        rows = activations[hookpoint].detach().flatten(0, 1).to("cpu", TORCH_DTYPES[plan.dtype])
+        encoded = encode_shard(shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype), plan.compression, columns, rows, memory)
+        if not written:  # nothing is put before it is known that the activations can be stored
+            place.put(tokens_key(shard), token_data)
+            written += len(token_data)
+        began = time.perf_counter()
+        place.put(shard_key(hookpoint, shard), encoded.data)
+        seconds.append(time.perf_counter() - began)
+        receipts[hookpoint] = receipt = _receipt(plan, columns, encoded, tokens_sha256)
         place.put_json(receipt_key(hookpoint, shard), receipt.model_dump(mode="json"))
-        receipts[hookpoint] = receipt
-        written += len(data)
-    return ShardReceipts(shard, receipts, written)
+        written += receipt.bytes
+    return ShardReceipts(shard, {name: receipt for name, receipt in receipts.items() if receipt}, written, tuple(seconds))
+
+
+def encoding_bytes(plan: StorePlan) -> int:
+    """Bytes that the largest encoded object of a shard needs at most."""
+    rows = plan.sequences_per_shard * min(plan.context_length, plan.tokens_per_sequence or plan.context_length)
+    return max(encoded_bytes_at_most(rows, d_in, plan.dtype) for d_in in plan.hookpoints.values())
 
 
 def selected_tokens(plan: StorePlan, shard: int, tokens: UInt32[np.ndarray, "sequence position"]) -> Int64[np.ndarray, " row"]:
@@ -112,26 +115,36 @@ def _random_numbers(plan: StorePlan, shard: int, stream: int, count: int) -> UIn
     return numbers
 
 
-def _receipt(plan: StorePlan, rows: Float[Tensor, "row d_in"], positions: UInt32[np.ndarray, " row"], data: pa.Buffer, tokens_sha256: str) -> Receipt:
-    total = np.zeros(rows.shape[1])
-    squared_norms = np.empty(len(rows))
-    for start in range(0, len(rows), _ROWS_IN_CACHE):
-        # NumPy and not torch: its order of summation does not depend on the number of threads.
-        values = rows[start : start + _ROWS_IN_CACHE].to(torch.float64).numpy()
-        np.einsum("ij,ij->i", values, values, out=squared_norms[start : start + _ROWS_IN_CACHE])
-        total += values.sum(axis=0)
-    norms = np.sqrt(squared_norms)
+def _columns(plan: StorePlan, shard: int, tokens: UInt32[np.ndarray, "sequence position"]) -> ShardColumns:
+    flat = selected_tokens(plan, shard, tokens)
+    first, _ = plan.shard_range(shard)
+    return ShardColumns(
+        flat=flat,
+        sequence_ids=(first + flat // plan.context_length).astype(np.uint64),
+        positions=(flat % plan.context_length).astype(np.uint32),
+        token_ids=tokens.reshape(-1)[flat],
+    )
+
+
+def _receipt_there(place: Place, hookpoint: str, shard: int) -> Receipt | None:
+    key = receipt_key(hookpoint, shard)
+    return Receipt.parse(place.get_json(key)) if place.exists(key) else None
+
+
+def _receipt(plan: StorePlan, columns: ShardColumns, encoded: EncodedShard, tokens_sha256: str) -> Receipt:
+    sums = encoded.sums
+    norms = np.sqrt(sums.squared_norms)
     return Receipt(
-        rows=len(rows),
-        bytes=len(data),
-        sha256=sha256_hex(data),
-        checksum=xxhash.xxh3_128_hexdigest(data),
+        rows=len(columns.flat),
+        bytes=len(encoded.data),
+        sha256=encoded.sha256,
+        checksum=encoded.checksum,
         tokens_sha256=tokens_sha256,
-        sum=total.tolist(),
-        sum_squared_norm=float(squared_norms.sum()),
+        sum=sums.total.tolist(),
+        sum_squared_norm=float(sums.squared_norms.sum()),
         sum_norm=float(norms.sum()),
-        position_rows=np.bincount(positions, minlength=plan.context_length).tolist(),
-        position_sum_norm=np.bincount(positions, weights=norms, minlength=plan.context_length).tolist(),
+        position_rows=np.bincount(columns.positions, minlength=plan.context_length).tolist(),
+        position_sum_norm=np.bincount(columns.positions, weights=norms, minlength=plan.context_length).tolist(),
     )
 
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +22,13 @@ from sae.store.manifest import StorePlan, finish_store, missing_shards, start_st
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig
 from services.harvester import HarvestConfig, HarvestWorker, SubjectProbe, fill_store, harvest, make_plan
-from services.worker_pool import PoolOptions
+from services.worker_pool import QueueOptions
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
 MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
 CONFIG = HarvestConfig(
     hookpoints=[MLP, RESID], tokens_per_sequence=20, num_sequences=70, sequences_per_shard=16, sequences_per_forward=6, seed=3, num_workers=2,
-    pool=PoolOptions(num_cpus=0.5),
+    pool=QueueOptions(num_cpus=0.5),
 )  # fmt: skip
 
 
@@ -36,11 +37,16 @@ class Watcher:
 
     def __init__(self, interrupt_at: float = float("inf")) -> None:
         self.counters: dict[str, float] = {}
+        self.observed: dict[str, list[float]] = {}
         self.stages: list[tuple[str, int, int]] = []
         self.interrupt_at = interrupt_at
 
     def add(self, metric: str, amount: float, /, **labels: str) -> None:
-        self.counters[metric] = self.counters.get(metric, 0) + amount
+        name = " ".join([metric, *labels.values()])
+        self.counters[name] = self.counters.get(name, 0) + amount
+
+    def set(self, metric: str, value: float, /, **labels: str) -> None:
+        self.observed.setdefault(metric, []).append(value)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         self.stages.append((stage, done, total))
@@ -51,21 +57,20 @@ class Watcher:
 class KilledTwice(HarvestWorker):
     """Dies in shard 3 before its forward passes are done, and in shard 4 between the shard and its receipt; each once."""
 
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.place, self.running = DeadlyPlace(self.place.url), threading.local()
+        self.activations, self.subject.activations = self.subject.activations, self.dying_activations
+
     def run(self, shard):
-        self.place, place = DeadlyPlace(self.place.url), self.place
-        calls, activations = [], self.subject.activations
+        self.running.shard, self.running.passes = shard, 0
+        return super().run(shard)
 
-        def dying_activations(tokens, hookpoints):
-            calls.append(1)
-            if shard == 3 and len(calls) == 2:
-                die_once(place, "forward")
-            return activations(tokens, hookpoints)
-
-        self.subject.activations = dying_activations
-        try:
-            return super().run(shard)
-        finally:
-            self.subject.activations = activations
+    def dying_activations(self, tokens, hookpoints):
+        self.running.passes += 1
+        if self.running.shard == 3 and self.running.passes == 2:
+            die_once(self.place, "forward")
+        return self.activations(tokens, hookpoints)
 
 
 class DeadlyPlace(Place):
@@ -148,7 +153,11 @@ def test_resumed_by_more_workers_and_killed_twice_it_is_the_same_store(ray_clust
     assert watcher.stages[0] == ("harvest/tokens", 2 * 16 * 32, total)
     assert watcher.stages[-1] == ("harvest/tokens", total, total)
     assert watcher.counters["monosem_harvest_tokens_total"] == total - 2 * 16 * 32
-    assert watcher.counters["monosem_shards_total"] == 2 * 3
+    assert watcher.counters["monosem_shards_total committed"] == 3
+    assert watcher.counters["monosem_shards_total retried"] >= 2  # what else the dead workers held is done again, too
+    assert "monosem_shards_total failed" not in watcher.counters
+    assert watcher.observed["monosem_harvest_queue_shards"] == [3, 2, 1, 0]
+    assert len(watcher.observed["monosem_store_put_seconds"]) >= 5  # two hookpoints of three shards, of which one was there after the kill
 
 
 @pytest.mark.ray
