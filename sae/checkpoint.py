@@ -120,7 +120,7 @@ def restore_state(place: Place, at_step: int | None = None) -> TrainingState | N
 
 
 def delete_states(place: Place) -> None:
-    """Remove all training states, once the finished dictionary is written."""
+    """Remove whatever lies in a place of training states, once the finished dictionary is written."""
     for key in place.list():
         place.delete(key)
 

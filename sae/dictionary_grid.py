@@ -11,7 +11,7 @@ import itertools
 from typing import Any
 
 MAX_DICTIONARIES = 256
-SHORT_NAMES = {"sae.d_sae": "d", "sae.k": "k", "seed": "s", "optimizer.learning_rate": "lr", "target_l0.l0": "l0-", "sae.architecture": ""}
+SHORT_NAMES = {"sae.d_sae": "d", "sae.k": "k", "seed": "s", "optimizer.learning_rate": "lr", "target_l0.l0": "l0", "sae.architecture": ""}
 
 
 def expand_grids(entries: list[Any]) -> list[Any]:
@@ -65,4 +65,4 @@ def _set(entry: dict[str, Any], path: str, value: Any) -> None:
 def _short(path: str, value: Any) -> str:
     key = SHORT_NAMES.get(path, path.rsplit(".", 1)[-1].removesuffix("_coefficient"))
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return key + text.replace("+", "").replace(" ", "")
+    return key + ("-" if key[-1:].isdigit() else "") + text.replace("+", "").replace(" ", "")

@@ -30,6 +30,7 @@ __all__ = ["DictionaryConfig", "DictionaryRun", "Schedule"]
 
 LOG_KEY = "training.jsonl"
 EVENTS_KEY = "events.jsonl"
+SMALLEST_DEVIATION = 1e-30  # a batch without variance has no FVU
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class DictionaryRun:
         check_losses(
             self.config.name, self.step, {name.removeprefix("loss/"): amount for name, amount in amounts.items() if name.startswith("loss/")}
         )
+        if self.step == 0:
+            self.progress.first_fvu = amounts["squared_error"] / max(amounts["squared_deviation"], SMALLEST_DEVIATION)
         set_learning_rate(self.optimizer, learning_rate(self.config.optimizer, self.step, self.schedule.num_steps))
         self.optimizer.zero_grad(set_to_none=True)
         result.losses["total"].backward()
@@ -214,8 +217,8 @@ class DictionaryRun:
         self.progress.rows.append(row)
         if self.workers.leader:
             self.record(self.config.name, row)
-        if diverging(self.progress.rows):
-            found = f"its FVU has been above {FACTOR:g} times that of its start for {WINDOWS} log rows, now {row['fvu']:.3g}"
+        if diverging(self.progress.rows, self.progress.first_fvu):
+            found = f"its FVU has been above {FACTOR:g} times that of its first step for {WINDOWS} log rows, now {row['fvu']:.3g}"
             raise divergence(self.config.name, self.step, found)
 
     def _dead(self, window_vectors: int) -> Tensor:

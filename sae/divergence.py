@@ -6,19 +6,21 @@ from typing import Any
 from sae.errors import DivergenceError
 
 FACTOR = 10.0
-WINDOWS = 3
+WINDOWS = 5
 
 
-def diverging(rows: list[dict[str, Any]]) -> bool:
-    """Whether the last three log windows each have an FVU more than ten times that of the first window, and more than ten.
+def diverging(rows: list[dict[str, Any]], first_fvu: float) -> bool:
+    """Whether the last five log windows each have an FVU of more than ten times the first step's, and more than ten.
 
     An FVU of 1 is what the mean alone explains. A healthy run starts near it and falls; resampling makes it leap for a few steps, a warm-up
-    of the sparsity term lets it rise towards 1. Only weights that run away keep it above ten for three windows.
+    of the sparsity term lets it rise towards 1. Only weights that run away keep it above ten for five windows.
+
+    Args:
+        rows: the log so far.
+        first_fvu: FVU of the first step, before any weight was changed.
     """
     last = [row["fvu"] for row in rows[-WINDOWS:]]
-    if len(rows) <= WINDOWS or any(fvu is None for fvu in (*last, rows[0]["fvu"])):
-        return False
-    return min(last) > FACTOR * max(1.0, rows[0]["fvu"])
+    return len(last) == WINDOWS and all(fvu is not None and fvu > FACTOR * max(1.0, first_fvu) for fvu in last)
 
 
 def check_losses(name: str, step: int, losses: dict[str, float]) -> None:

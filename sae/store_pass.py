@@ -110,7 +110,12 @@ class StorePass:
             return {pilot.name: read_log(output.child(pilot.name)) for pilot in dictionaries}
 
         request = self._plan(dictionary)
-        return search_coefficient(self.output.child(dictionary.name), request, dictionary, target, self.schedule.num_steps, pilots, self.workers)
+        coefficient = search_coefficient(
+            self.output.child(dictionary.name), request, dictionary, target, self.schedule.num_steps, pilots, self.workers
+        )
+        if self.workers.leader:
+            delete_states(self.output.child(SEARCH_DIRECTORY, dictionary.name))
+        return coefficient
 
     def _begin(self, config: DictionaryConfig, record: Record) -> DictionaryRun:
         source, target = self.hookpoint, config.target_hookpoint

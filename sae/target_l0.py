@@ -68,10 +68,8 @@ def search_coefficient(
             workers.agree(0)  # all have seen that there was none before the leader writes it
             if workers.leader:
                 shown = [[{"coefficient": each, "l0": l0} for each, l0 in one] for one in rounds]
-                place.put_json(
-                    SEARCH_KEY,
-                    {"request": request, "coefficient": best[0], "l0": best[1], "wanted": target.l0, "pilot_steps": steps, "rounds": shown},
-                )
+                found = {"coefficient": best[0], "l0": best[1], "wanted": target.l0, "pilot_steps": steps, "rounds": shown}
+                place.put_json(SEARCH_KEY, {"request": request, **found})
             return best[0]
         center, bracketed = crossing(points, target.l0)
         spacing = SPACINGS[min(number + 1, len(SPACINGS) - 1)] if bracketed else SPACINGS[0]

@@ -26,6 +26,7 @@ class Progress:
         seconds: wall time of these steps.
         resampled_ids: features changed by the last resampling, until their fate is counted; numbered over all workers.
         resampled_at: after which step that was.
+        first_fvu: FVU of the first step, before any weight was changed.
         rows: log rows so far.
         events: events so far.
     """
@@ -34,6 +35,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     resampled_at: int = 0
+    first_fvu: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -76,6 +78,7 @@ def state_of(parts: Parts, plan: dict[str, Any], workers: Workers) -> TrainingSt
         "plan": plan,
         "window": {"vectors": parts.window.vectors, "sums": parts.window.sums},
         "resampled_at": progress.resampled_at,
+        "first_fvu": progress.first_fvu,
         "seconds": progress.seconds,
         "rows": progress.rows,
         "events": progress.events,
@@ -94,6 +97,6 @@ def take_up(parts: Parts, state: TrainingState, workers: Workers) -> None:
             tensor.copy_(own_features(state.tensors[key], axis, workers))
     parts.window.vectors, parts.window.sums = values["window"]["vectors"], values["window"]["sums"]
     progress.step, progress.resampled_at, progress.seconds = state.step, values["resampled_at"], values["seconds"]
-    progress.rows, progress.events = values["rows"], values["events"]
+    progress.rows, progress.events, progress.first_fvu = values["rows"], values["events"], values["first_fvu"]
     if parts.average is not None:
         parts.average.steps = state.step

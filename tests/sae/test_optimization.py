@@ -1,5 +1,7 @@
 """Adam's schedule and its memory of single features."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,13 @@ def test_the_rate_rises_stays_and_falls():
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10:80] == [2.0] * 70
     assert rates[80:] == pytest.approx([2.0 * (100 - step) / 20 for step in range(80, 100)])
+
+
+def test_the_rate_may_rise_as_half_a_cosine_from_a_tenth():
+    """Gemma Scope's warm-up (arXiv 2408.05147): 0.1 + 0.9 (1 - cos(pi t)) / 2."""
+    config = OptimizerConfig(learning_rate=7e-5, warm_up_fraction=0.5, warm_up_shape="cosine", warm_up_from=0.1, decay_fraction=0)
+    expected = [7e-5 * (0.1 + 0.45 * (1 - math.cos(math.pi * (step + 1) / 5))) for step in range(5)]
+    assert [learning_rate(config, step, 10) for step in range(10)] == pytest.approx(expected + [7e-5] * 5)
 
 
 def test_without_fractions_the_rate_is_constant():
