@@ -17,8 +17,11 @@ from sae.training import TrainingConfig, train
 
 SOURCE, TARGET = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 ENTRY = {
-    "name": "across", "sae": {"architecture": "topk", "d_sae": 48, "k": 4, "aux_k": 8}, "optimizer": {"learning_rate": 5e-3}, "target_hookpoint": TARGET,
-}  # fmt: skip
+    "name": "across",
+    "sae": {"architecture": "topk", "d_sae": 48, "k": 4, "aux_k": 8},
+    "optimizer": {"learning_rate": 5e-3},
+    "target_hookpoint": TARGET,
+}
 
 
 @pytest.fixture(scope="module")
