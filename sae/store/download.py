@@ -1,8 +1,8 @@
 """Fetching a shard from an object store: ranges over several connections, hashed in their order as they arrive.
 
-One connection to an object store gives some tens of MB/s, whatever the link; a few dozen give all of it. So a shard is cut into ranges,
-which all shards that are being opened share `CONNECTIONS` connections for. Each range is copied to its place in the shard's memory; a running
-XXH3-128 takes it as soon as all ranges before it are there. The rows of the shard are handed out only when the whole has been compared with the receipt.
+One connection to an object store gives some tens of MB/s, whatever the link; several give all of it. So a shard is cut into ranges, and all
+shards that are being opened share `CONNECTIONS` connections. Each range is copied to its place in the shard's memory; a running XXH3-128 takes it as
+soon as all ranges before it are there. The rows of the shard are handed out only when the whole has been compared with the receipt.
 """
 
 import threading

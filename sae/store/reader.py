@@ -73,17 +73,19 @@ class Store:
 
     def statistics(self, hookpoint: str) -> HookpointStatistics:
         """Mean and norms of a hookpoint's activations."""
-        self._entries(hookpoint)
+        self.width(hookpoint)
         return self.manifest.statistics[hookpoint]
 
     def width(self, hookpoint: str) -> int:
         """`d_in` of a hookpoint."""
-        self._entries(hookpoint)
+        if hookpoint not in self.plan.hookpoints:
+            raise HookpointError(f"{self.place.url} has no hookpoint {hookpoint!r} but {', '.join(sorted(self.plan.hookpoints))}")
         return self.plan.hookpoints[hookpoint]
 
     def shard_rows(self, hookpoint: str) -> list[int]:
         """Rows of each shard."""
-        return [entry.rows for entry in self._entries(hookpoint)]
+        self.width(hookpoint)
+        return [entry.rows for entry in self.manifest.shards[hookpoint]]
 
     def num_rows(self, hookpoint: str) -> int:
         """Rows of all shards."""
@@ -171,7 +173,8 @@ class Store:
 
     def entry(self, hookpoint: str, shard: int) -> ShardEntry:
         """What the receipt of a shard says."""
-        return self._entries(hookpoint)[shard]
+        self.width(hookpoint)
+        return self.manifest.shards[hookpoint][shard]
 
     def _verify_shard(self, hookpoint: str, shard: int) -> None:
         entry, key = self.entry(hookpoint, shard), shard_key(hookpoint, shard)
@@ -219,11 +222,6 @@ class Store:
             raise self._corrupt(key, "it is not there") from None
         except pa.ArrowInvalid as error:  # an empty file cannot be mapped
             raise self._corrupt(key, str(error)) from None
-
-    def _entries(self, hookpoint: str) -> list[ShardEntry]:
-        if hookpoint not in self.manifest.shards:
-            raise HookpointError(f"{self.place.url} has no hookpoint {hookpoint!r} but {', '.join(sorted(self.manifest.shards))}")
-        return self.manifest.shards[hookpoint]
 
     def _corrupt(self, key: str, reason: str) -> CorruptObjectError:
         kind, *_, number = key.removesuffix(".arrow").split("/")
