@@ -187,7 +187,7 @@ class StorePass:
         place = self.output.child(name)
         found = place.get_json(SEARCH_KEY) if place.exists(SEARCH_KEY) else None
         run.put_logs(place)
-        write_dictionary(place, run, weights, self.store, self.hookpoint, found)
+        write_dictionary(place, run, weights, self.store, self.inputs, found)
         delete_states(self._state(name))
 
     def _state(self, name: str) -> Place:

@@ -72,18 +72,27 @@ class TrainingInputs:
     """The batches of a pass at every hookpoint that its dictionaries read.
 
     Args:
-        batches: the global batches by hookpoint; row i of batch n is the same token in all of them.
+        batches: the global batches by hookpoint, first the one that is encoded; row i of batch n is the same token in all of them.
         num_steps: batches of the run.
         workers: who shares each batch, and on which device.
+
+    Attributes:
+        hookpoint: the one that is encoded.
+        seconds: wall time that training has waited for vectors so far.
     """
 
     def __init__(self, batches: dict[str, Batches], num_steps: int, workers: Workers) -> None:
         self.batches, self.num_steps, self.workers = batches, num_steps, workers
+        self.hookpoint = next(iter(batches))
+        self.seconds = 0.0
         self._first: dict[str, FirstVectors] = {}
 
     def read(self, hookpoint: str, number: int) -> Float[Tensor, "batch d_in"]:
         """The whole of global batch `number`, whoever else there is."""
-        return self.batches[hookpoint].batch(number).to(self.workers.device)
+        began = time.perf_counter()
+        vectors = self.batches[hookpoint].batch(number).to(self.workers.device)
+        self.seconds += time.perf_counter() - began
+        return vectors
 
     def first(self, hookpoint: str) -> FirstVectors:
         """Statistics of the first 16,384 vectors of the run, or of all where it has fewer; the same on every worker.
@@ -129,6 +138,7 @@ class TrainingInputs:
             number = next(iter(found.values()))[0]
             vectors = {hookpoint: x.to(self.workers.device) for hookpoint, (_, x) in found.items()}
             waited = time.perf_counter() - began
+            self.seconds += waited
             for hookpoint, x in vectors.items():
                 self._refuse_nonfinite(x, number, shares[hookpoint])
             yield Batch(number, vectors, waited)

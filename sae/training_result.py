@@ -12,12 +12,18 @@ from sae.checkpoint import save_dictionary
 from sae.dictionary_run import DictionaryRun
 from sae.storage import Place
 from sae.store.reader import Store
+from sae.training_inputs import TrainingInputs
 
 RESULT_KEY = "result.json"
 
 
 def write_dictionary(
-    place: Place, run: DictionaryRun, weights: dict[str, Float[Tensor, "..."]], store: Store, hookpoint: str, search: dict[str, Any] | None
+    place: Place,
+    run: DictionaryRun,
+    weights: dict[str, Float[Tensor, "..."]],
+    store: Store,
+    inputs: TrainingInputs,
+    search: dict[str, Any] | None,
 ) -> None:
     """Write the dictionary, then `result.json`, without which it counts as unfinished.
 
@@ -26,7 +32,7 @@ def write_dictionary(
         run: at its end.
         weights: all features' weights, wherever they are held.
         store: that it was trained on.
-        hookpoint: that it encodes.
+        inputs: what it encodes, and how long all dictionaries of the pass have waited for it.
         search: how its coefficient was found, where it was searched.
     """
     part, config, final = run.dictionary, run.config, run.progress.rows[-1]
@@ -36,7 +42,7 @@ def write_dictionary(
         dictionary.after_step()  # a mean of unit vectors is shorter than they
     origin = {
         "name": config.name,
-        "hookpoint": hookpoint,
+        "hookpoint": inputs.hookpoint,
         "subject": store.plan.subject,
         "subject_digest": store.plan.subject_digest,
         "store_digest": store.manifest.digest,
@@ -53,6 +59,7 @@ def write_dictionary(
         "dead_window_vectors": run.schedule.dead_window_vectors,
         "final": final,
         "wall_seconds": run.progress.seconds,
+        "read_seconds": inputs.seconds,
         "seed": config.seed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         **({"target_l0": {key: search[key] for key in ("coefficient", "l0", "wanted", "rounds")}} if search else {}),
