@@ -117,8 +117,8 @@ class TestWhatIsHandedOut:
         assert body == b"<!doctype html>another"
         assert headers["ETag"] != first
 
-    def test_a_run_in_an_object_store_is_shown_too(self, open_browser):
-        place = Place("memory://browser-test-run")
+    def test_a_run_in_an_object_store_is_shown_too(self, bucket, open_browser):
+        place = Place(f"{bucket}/run")
         place.put("report.html", REPORT.encode())
         assert open_browser(place).ask("/")[2].decode() == REPORT
 
