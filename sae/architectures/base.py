@@ -92,12 +92,14 @@ class Dictionary(nn.Module, ABC):
         pre_encoder_bias: whether b_dec is subtracted before encoding (never in a transcoder).
         feature_parallel: whether it can be trained with its features spread over workers.
         feature_axes: along which axis of a parameter or buffer its features lie; all others are the same for every feature.
+        encode_dtype: precision of the product that finds which features may fire; float32 decides in any case. Not saved.
     """
 
     unit_norm_decoder: ClassVar[bool] = True
     pre_encoder_bias: ClassVar[bool] = True
     feature_parallel: ClassVar[bool] = True
     feature_axes: ClassVar[dict[str, int]] = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
+    encode_dtype: torch.dtype = torch.float32
     input_scale: Float[Tensor, ""]
     output_scale: Float[Tensor, ""] | None
 

@@ -39,13 +39,13 @@ class BatchTopKDictionary(TopKDictionary):
 
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """The entries of (x − b_dec) W_enc + b_enc above the threshold."""
-        entries = encode_above(scaled, self.center(workers), self.W_enc, self.b_enc, self.threshold)
+        entries = encode_above(scaled, self.center(workers), self.W_enc, self.b_enc, self.threshold, self.encode_dtype)
         return map_values(entries, lambda z: torch.where(z > self.threshold, z, 0.0))
 
     def training_features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers) -> SparseFeatures:
         """The k · batch largest entries of the whole batch; follows them with the threshold."""
         center = self.center(workers)
-        support, smallest = support_batch_topk(scaled, center, self.W_enc, self.b_enc, self.config.k, workers)
+        support, smallest = support_batch_topk(scaled, center, self.W_enc, self.b_enc, self.config.k, workers, self.encode_dtype)
         self._follow(smallest)
         return encode_at(scaled, center, self.W_enc, self.b_enc, support)
 

@@ -116,7 +116,7 @@ class PAnnealingConfig(Config):
     d_sae: PositiveInt = Field(4096, description="number of features")
     l1_coefficient: NonNegativeFloat = Field(
         0.02,
-        description="weight of the sum of a vector's features to the power p, in mean norms, against the squared error over the mean squared norm, at p = 1",
+        description="weight, at p = 1, of the sum of a vector's features, in mean norms, against the squared error over the mean squared norm",
     )
     p_end: float = Field(0.2, gt=0, le=1, description="p after the last change; it begins at 1")
     anneal_start: float = Field(0.05, ge=0, lt=1, description="fraction of the run's steps after which p begins to fall")

@@ -69,7 +69,7 @@ class GatedDictionary(Dictionary):
 
     def _products(self, scaled: Float[Tensor, "batch d_in"], workers: Workers) -> Features:
         # (x − b_dec) W_enc, without either bias, wherever the gate is open.
-        return encode_above(scaled, self.center(workers), self.W_enc, torch.zeros_like(self.b_gate), -self.b_gate)
+        return encode_above(scaled, self.center(workers), self.W_enc, torch.zeros_like(self.b_gate), -self.b_gate, self.encode_dtype)
 
     def _magnitudes(self, products: Features) -> Features:
         return map_values(products, _magnitude, self.b_gate, self.b_mag, self.r_mag)

@@ -67,14 +67,14 @@ class JumpReluDictionary(Dictionary):
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """The entries of x W_enc + b_enc above their threshold."""
         threshold = self.threshold
-        entries = encode_above(scaled, self.center(workers), self.W_enc, self.b_enc, threshold)
+        entries = encode_above(scaled, self.center(workers), self.W_enc, self.b_enc, threshold, self.encode_dtype)
         return map_values(entries, lambda z, theta: jump_relu(z, theta, self.bandwidth), threshold)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`."""
         workers, rows = context.workers, context.workers.num_rows(len(x))
         threshold, width = self.threshold, self.bandwidth
-        entries = encode_above(self.scaled(x), self.center(workers), self.W_enc, self.b_enc, threshold - width / 2)
+        entries = encode_above(self.scaled(x), self.center(workers), self.W_enc, self.b_enc, threshold - width / 2, self.encode_dtype)
         features = map_values(entries, lambda z, theta: jump_relu(z, theta, width), threshold)
         fires = map_values(entries, lambda z, theta: step(z, theta, width), threshold)
         reconstruction = self.decode_scaled(features, workers)

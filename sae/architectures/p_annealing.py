@@ -13,6 +13,9 @@ from sae.kernels.sparse import Features
 from sae.losses import mean_squared_errors, power_norms
 from sae.parallel import Workers
 
+# A share of steps and the share at which a change is due are the same number up to how it was computed.
+ROUNDING = 1e-9
+
 
 class PAnnealingDictionary(ReluDictionary):
     """f = ReLU((x − b_dec) W_enc + b_enc), x̂ = f W_dec + b_dec, unit-norm rows of W_dec, under a penalty whose power p falls over the run.
@@ -85,7 +88,7 @@ class PAnnealingDictionary(ReluDictionary):
             self.queue.copy_(torch.cat([self.queue[1:], context.workers.sum_rows(torch.stack([penalty, upcoming]))[None]]))
             self.queued.add_(1).clamp_(max=config.queue_length)
         due = config.anneal_start + (config.anneal_end - config.anneal_start) * changes / (config.num_changes - 1)
-        if changes < config.num_changes and context.fraction >= due:
+        if changes < config.num_changes and context.fraction >= due - ROUNDING:
             recent = self.queue[config.queue_length - int(self.queued) :].mean(0)
             if changes > 0 and bool((recent > 0).all()) and math.isfinite(recent.sum()):
                 self.factor.mul_(recent[0] / recent[1])

@@ -36,7 +36,7 @@ class ReluDictionary(Dictionary):
 
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """ReLU((x − b_dec) W_enc + b_enc)."""
-        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc)
+        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc, self.encode_dtype)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`; dead features are left to resampling."""

@@ -43,7 +43,7 @@ class ReluAprilDictionary(Dictionary):
 
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """ReLU(x W_enc + b_enc)."""
-        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc)
+        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc, self.encode_dtype)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`."""

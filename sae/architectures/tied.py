@@ -56,13 +56,13 @@ class TiedDictionary(Dictionary):
 
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """ReLU(x Dᵀ + b_enc)."""
-        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc)
+        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc, self.encode_dtype)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`."""
         workers, rows = context.workers, context.workers.num_rows(len(x))
         scaled, directions = self.scaled(x), self.W_dec
-        features = encode_relu(scaled, self.center(workers), directions.T, self.b_enc)
+        features = encode_relu(scaled, self.center(workers), directions.T, self.b_enc, self.encode_dtype)
         reconstruction = workers.sum_features(decode_features(features, directions))
         losses = {
             "reconstruction": mean_squared_errors(scaled, reconstruction).sum() / rows,

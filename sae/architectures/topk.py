@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae.architectures.base import FIRST_STEP, Dictionary, StepContext, TrainingPass
 from sae.architectures.config import TopKConfig
-from sae.kernels.features import decode_features, encode_at
+from sae.kernels.features import decode_features, encode_at, encode_topk
 from sae.kernels.selection import keep_largest_of_row
 from sae.kernels.sparse import SparseFeatures
 from sae.kernels.support import support_topk
@@ -44,7 +44,7 @@ class TopKDictionary(Dictionary):
 
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> SparseFeatures:
         """The k largest entries of ReLU((x − b_dec) W_enc + b_enc) per row."""
-        return encode_topk_over(scaled, self.center(workers), self.W_enc, self.b_enc, self.config.k, workers)
+        return self.largest_of_row(scaled, self.W_enc, self.b_enc, self.config.k, workers)
 
     def training_features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers) -> SparseFeatures:
         """The features of a training batch; here those of an evaluation."""
@@ -72,17 +72,15 @@ class TopKDictionary(Dictionary):
             return scaled.new_zeros(())
         ids = dead.nonzero().view(-1)
         W_enc, b_enc, W_dec = self.W_enc.index_select(1, ids), self.b_enc.index_select(0, ids), self.W_dec.index_select(0, ids)
-        features = encode_topk_over(scaled, self.center(workers), W_enc, b_enc, self.aux_k, workers)
+        features = self.largest_of_row(scaled, W_enc, b_enc, self.aux_k, workers)
         return auxiliary_squared_error(error, workers.sum_features(decode_features(features, W_dec)), workers)
 
-
-def encode_topk_over(
-    x: Float[Tensor, "batch d_in"],
-    center: Float[Tensor, " d_in"],
-    W_enc: Float[Tensor, "d_in d_sae"],
-    b_enc: Float[Tensor, " d_sae"],
-    k: int,
-    workers: Workers,
-) -> SparseFeatures:
-    """The k largest entries per row of ReLU((x − center) W_enc + b_enc), over the features of all workers."""
-    return encode_at(x, center, W_enc, b_enc, keep_largest_of_row(support_topk(x, center, W_enc, b_enc, k), k, workers))
+    def largest_of_row(
+        self, scaled: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in some"], b_enc: Float[Tensor, " some"], k: int, workers: Workers
+    ) -> SparseFeatures:
+        """The k largest entries per row of ReLU((x − b_dec) W_enc + b_enc), over the features of all workers."""
+        center = self.center(workers)
+        if workers.feature_size == 1:
+            return encode_topk(scaled, center, W_enc, b_enc, k, self.encode_dtype)
+        own = support_topk(scaled, center, W_enc, b_enc, k)
+        return encode_at(scaled, center, W_enc, b_enc, keep_largest_of_row(own, k, workers))

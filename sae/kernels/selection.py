@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae.kernels.candidates import support_relu_bfloat16
 from sae.kernels.features import encode_at
 from sae.kernels.sparse import ByFeature, Features, SparseFeatures
 from sae.kernels.support import DENSE_ABOVE_DENSITY, PROBE_ROWS, probe_density, support_relu
@@ -47,15 +48,16 @@ def encode_above(
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
     bound: Float[Tensor, "..."],
+    dtype: torch.dtype = torch.float32,
 ) -> Features:
     """The values z = (x - center) W_enc + b_enc above `bound`, sparse; or all of z, dense, where a probe finds most of them needed anyway.
 
-    `bound` is one number or one per feature, and is taken as a constant.
+    `bound` is one number or one per feature, and is taken as a constant; `dtype` is that of the product which finds candidates.
     """
     shifted = (b_enc - bound).detach()
     if probe_density(x, center, W_enc, shifted) > DENSE_ABOVE_DENSITY:
         return torch.addmm(b_enc, x - center, W_enc)
-    return encode_at(x, center, W_enc, b_enc, support_above(x, center, W_enc, b_enc, bound))
+    return encode_at(x, center, W_enc, b_enc, support_above(x, center, W_enc, b_enc, bound, dtype))
 
 
 @torch.no_grad()
@@ -65,9 +67,11 @@ def support_above(
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
     bound: Float[Tensor, "..."],
+    dtype: torch.dtype = torch.float32,
 ) -> SparseFeatures:
     """The coordinates where z = (x - center) W_enc + b_enc > bound, with the values of z (no gradient)."""
-    found = support_relu(x, center, W_enc, b_enc - bound)
+    support = support_relu_bfloat16 if dtype == torch.bfloat16 else support_relu
+    found = support(x, center, W_enc, b_enc - bound)
     return found.with_values(found.values + bound.expand(found.num_features).index_select(0, found.feature_ids))
 
 
@@ -79,6 +83,7 @@ def support_batch_topk(
     b_enc: Float[Tensor, " d_sae"],
     k: int,
     workers: Workers = ALONE,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[SparseFeatures, Float[Tensor, ""]]:
     """The k · batch largest positive entries of (x - center) W_enc + b_enc, over all rows and features, and the smallest of them.
 
@@ -88,10 +93,10 @@ def support_batch_topk(
     """
     wanted = k * workers.num_rows(len(x))
     bound = _guess_bound(x, center, W_enc, b_enc, k, workers)
-    support = support_above(x, center, W_enc, b_enc, bound)
+    support = support_above(x, center, W_enc, b_enc, bound, dtype)
     values = _of_all_workers(support.values, workers)
     if len(values) < wanted and bound > 0:  # the guess was too high
-        support = support_relu(x, center, W_enc, b_enc)
+        support = support_above(x, center, W_enc, b_enc, torch.zeros_like(bound), dtype)
         values = _of_all_workers(support.values, workers)
     if len(values) == 0:
         return support, values.new_full((), torch.inf)
@@ -121,8 +126,6 @@ def keep_largest_of_row(features: SparseFeatures, k: int, workers: Workers) -> S
 
     Every rank contributes k numbers per row, padded with 0, so that what crosses the wire does not grow with the features.
     """
-    if workers.feature_size == 1:
-        return features
     rows = features.row_ids.long()
     places = torch.arange(features.nnz, device=rows.device) - features.row_pointers.long()[rows]
     own = features.values.new_zeros(features.batch, k)

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from sae.kernels.sparse import SparseFeatures
-from sae.losses import auxiliary_squared_error, l1_norms, mean_squared_errors, normalized_squared_error
+from sae.losses import (
+    auxiliary_squared_error,
+    l1_norms,
+    mean_squared_errors,
+    normalized_squared_error,
+    power_norms,
+    squared_errors,
+    weighted_l1_norms,
+)
 
 X = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
 
@@ -16,6 +24,24 @@ def test_the_squared_error_is_a_mean_over_elements():
 def test_the_l1_norm_is_a_sum_over_features():
     features = torch.tensor([[0.5, 0.0, 2.0], [0.0, 0.0, 0.0]])
     assert l1_norms(features).tolist() == l1_norms(SparseFeatures.from_dense(features)).tolist() == [2.5, 0]
+
+
+def test_the_squared_error_of_april_is_a_sum_over_elements():
+    assert squared_errors(X, torch.tensor([[0.0, 4.0], [3.0, 6.0]])).tolist() == [1 + 4, 0]
+
+
+def test_the_l1_norm_of_april_is_weighted_by_the_lengths_of_directions():
+    features, W_dec = torch.tensor([[0.5, 0.0, 2.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.5]])
+    assert (
+        weighted_l1_norms(features, W_dec).tolist() == weighted_l1_norms(SparseFeatures.from_dense(features), W_dec).tolist() == [0.5 * 5 + 2 * 0.5]
+    )
+
+
+def test_powers_are_summed_over_what_fired():
+    features = torch.tensor([[0.25, 0.0, 4.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    assert power_norms(features, 0.5).tolist() == power_norms(SparseFeatures.from_dense(features), 0.5).tolist() == [0.5 + 2, 0]
+    power_norms(features, 0.5).sum().backward()
+    assert features.grad.tolist() == [[0.5 / 0.5, 0, 0.5 / 2], [0, 0, 0]]
 
 
 def test_guessing_the_mean_has_a_normalized_error_of_1_in_any_unit_and_offset():

@@ -132,6 +132,13 @@ def test_features_losses_and_gradients_are_those_of_the_published_formula(dictio
     assert_is_the_formula(dictionary, x, None, dead)
 
 
+def test_candidates_found_in_bfloat16_change_nothing(dictionary, x, monkeypatch):
+    monkeypatch.setattr("sae.kernels.features.DENSE_ABOVE_DENSITY", 1.0)
+    monkeypatch.setattr("sae.kernels.selection.DENSE_ABOVE_DENSITY", 1.0)
+    dictionary.encode_dtype = torch.bfloat16
+    assert_is_the_formula(dictionary, x, None, some_dead())
+
+
 def test_a_transcoder_is_priced_against_its_target(transcoder, x, target):
     assert_is_the_formula(transcoder, x, target, some_dead())
 
@@ -263,9 +270,9 @@ def test_gradients_summed_over_workers_that_share_a_batch_are_those_of_one_worke
         assert all(torch.allclose(dict(part.named_buffers())[name], buffer) for part in copies), name
 
 
-def test_gradients_of_workers_that_share_the_features_are_parts_of_those_of_one_worker(dictionary, x):
-    if not dictionary.feature_parallel:
-        pytest.skip("declares that its features cannot be spread over workers")
+@pytest.mark.parametrize("architecture", sorted(name for name, kind in ARCHITECTURES.items() if kind.feature_parallel))
+def test_gradients_of_workers_that_share_the_features_are_parts_of_those_of_one_worker(architecture, x):
+    dictionary = trained(architecture)
     found, expected, _ = whole_gradients(dictionary, x, some_dead())
     width = D_SAE // 2
     parts = []
