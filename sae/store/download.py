@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from sae.errors import CorruptObjectError
 from sae.storage import Place
 
 CONNECTIONS = 8
@@ -37,7 +36,7 @@ class Downloads:
 
         Raises:
             InputError: there is no such object.
-            CorruptObjectError: it is shorter.
+            EOFError: it is shorter.
             StorageError: it could not be read.
         """
         memory = np.empty(size, np.uint8)
@@ -55,7 +54,7 @@ class Downloads:
     def _fetch_range(self, key: str, start: int, stop: int, memory: np.ndarray) -> None:
         data = self.place.get(key, start, stop)
         if len(data) != stop - start:
-            raise CorruptObjectError(f"{self.place.path(key)} ends at byte {start + len(data):,}, its receipt says {len(memory):,} or more")
+            raise EOFError(f"it ends at byte {start + len(data):,}")
         memory[start:stop] = np.frombuffer(data, np.uint8)
         with self._lock:
             self.requested_bytes += stop - start

@@ -192,6 +192,8 @@ class Store:
                 buffer, found = self.downloads.fetch(key, entry.bytes)
             except InputError:
                 raise self._corrupt(key, "it is not there") from None
+            except EOFError as error:
+                raise self._corrupt(key, f"{error}, its receipt says {entry.bytes:,} bytes") from None
         else:
             buffer = self._buffer(key)
             self._check_size(key, buffer.size, entry)
