@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers system-tools quickstart test bench lint types layers pytest format constraints clean
+.PHONY: help install install-test peers triton swift system-tools quickstart test bench chaos lint types layers pytest format constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,16 @@ install-test: .venv/installed-test
 
 peers: .venv-peers/installed  ## make .venv-peers with SAELens, dictionary_learning and sparsify, for benchmarks and tests beside them
 
+# Apart from .venv: there torch and the peers would take Triton up, which without a GPU only interprets.
+.venv-triton/installed: tests/sae/kernels/triton.txt | .venv/installed-test
+	rm -rf .venv-triton
+	$(BIN)/python -m venv --without-pip .venv-triton
+	$(BIN)/pip --python .venv-triton/bin/python install -q --disable-pip-version-check --no-deps -r tests/sae/kernels/triton.txt
+	@for own in .venv-triton/lib/python3.*/site-packages; do echo "../../../../.venv/$${own#.venv-triton/}" > "$$own/zz-monosem.pth"; done
+	@touch $@
+
+triton: .venv-triton/installed  # Triton's interpreter, which checks the GPU's kernels on any machine
+
 .venv-swift/installed: tests/servers/swift.txt
 	$(PYTHON) -m venv .venv-swift
 	.venv-swift/bin/pip install -q --disable-pip-version-check -r tests/servers/swift.txt
@@ -56,7 +66,7 @@ system-tools: .tools/prometheus  # headless Chromium and Prometheus for the test
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
 	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
 
-test: install-test peers system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
+test: install-test swift peers system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
 
 lint:
 	$(BIN)/ruff format --check .
@@ -70,6 +80,9 @@ layers:
 
 pytest:
 	$(BIN)/pytest $(ARGS)
+
+chaos: install-test swift  ## the long form of the chaos tests: kills, faults and damage in many rounds (ROUNDS=5)
+	$(BIN)/pytest tests/chaos --chaos-rounds=$(or $(ROUNDS),5) $(ARGS)
 
 bench: install-test peers  ## benchmarks against limits and peers: a JSON line each, then the table (ONLY=name for one)
 	@$(BIN)/python -m tests.benchmarks $(ONLY)

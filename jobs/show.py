@@ -5,11 +5,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from jobs.show_store import show_store
 from sae.corpus.packing import SPLITS, TokenCorpus
 from sae.errors import CorruptObjectError, InputError
 from sae.storage import Place
-from sae.store.manifest import receipt_key
-from sae.store.reader import Store
+from sae.store.verification import verify_store
 
 
 def show_verb(options: argparse.Namespace) -> None:
@@ -30,34 +30,6 @@ def show_verb(options: argparse.Namespace) -> None:
         )
     if options.verify:
         _verify(place)
-
-
-def show_store(place: Place) -> str:
-    """A store: its plan, rows, bytes and norms by hookpoint; or how far an unfinished one is."""
-    if not place.exists("manifest.json"):
-        plan = place.get_json("plan.json")
-        shards = -(-plan["num_sequences"] // plan["sequences_per_shard"])
-        there = set(place.list("receipts"))
-        whole = sum(all(receipt_key(hookpoint, shard) in there for hookpoint in plan["hookpoints"]) for shard in range(shards))
-        return f"an unfinished store, {whole} of {shards} shards; run its harvest again to continue"
-    store = Store(place)
-    plan = store.plan
-    kept = "all tokens" if plan.tokens_per_sequence is None else f"{plan.tokens_per_sequence} tokens"
-    lines = [
-        f"a store of {len(plan.hookpoints)} hookpoint(s)",
-        f"  subject   {plan.subject} (sha256 {plan.subject_digest[:12]})",
-        f"  text      {plan.num_sequences:,} sequences of {plan.context_length} tokens, {kept} of each; corpus {plan.corpus_digest[:12]}",
-        f"  digest    {store.manifest.digest}",
-    ]
-    for hookpoint, entries in store.manifest.shards.items():
-        statistics = store.statistics(hookpoint)
-        size = sum(entry.bytes for entry in entries)
-        lines += [
-            f"  {hookpoint}: {statistics.rows:,} activations of {store.width(hookpoint)} {plan.dtype}",
-            f"    {size / 2**20:,.1f} MiB in {len(entries)} shards",
-            f"    norm: mean {statistics.mean_norm:.4g}, quadratic mean {statistics.mean_squared_norm**0.5:.4g}; variance {statistics.variance:.4g}",
-        ]
-    return "\n".join(lines)
 
 
 def show_corpus(place: Place) -> str:
@@ -109,7 +81,7 @@ _SHOWN: tuple[tuple[str, Callable[[Place], str]], ...] = (
 
 
 def _verify(place: Place) -> None:
-    problems = Store(place).verify()
+    problems = verify_store(place)
     if problems:
         raise CorruptObjectError(f"{len(problems)} damaged object(s): " + "; ".join(problems))
     print("verified: every object is what its receipt says")

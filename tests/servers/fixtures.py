@@ -11,6 +11,11 @@ from sae.storage.s3 import session
 from tests.servers.object_servers import SWIFT_PYTHON, ObjectServer, moto_server, swift_server
 
 
+def pytest_addoption(parser) -> None:
+    """`make chaos` gives more rounds."""
+    parser.addoption("--chaos-rounds", type=int, default=1, help="how often each disaster of tests/chaos strikes (default 1)")
+
+
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory) -> Iterator[ObjectServer]:
     """OpenStack Swift behind its S3 API."""
