@@ -76,6 +76,7 @@ class TestValuesOutsideTheSchema:
             ({"jobs": {"a": {"config": "x.yaml"}}}, "/jobs/a"),
             ({"jobs": {"a": {"verb": "run", "config": "x.yaml; rm -rf /"}}}, "/jobs/a/config"),
             ({"auth": {"mode": "none"}}, "/auth/mode"),
+            ({"metrics": {"jobPorts": [19464]}}, "/metrics/jobPorts"),
             ({"image": {"digest": "latest"}}, "/image/digest"),
             ({"colour": "red"}, "colour"),
             ({"browser": {"run": "s3://KEY:SECRET@bucket/run"}}, "/browser/run"),
