@@ -1,6 +1,6 @@
 """One dictionary to train, as a configuration says it."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -36,6 +36,10 @@ class DictionaryConfig(Config):
     target_hookpoint: str | None = Field(None, description="hookpoint to reconstruct, which makes it a transcoder; null: the one that is encoded")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="decay a step of the average of weights that is saved; null saves the last weights")
     target_l0: TargetL0Config | None = Field(None, description="search the sparsity coefficient that gives this L0; null takes it as it is")
+
+    encode_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision of the product that finds which features may fire; float32 decides in any case"
+    )
 
     @model_validator(mode="after")
     def _has_what_is_to_be_changed(self) -> Self:

@@ -120,6 +120,7 @@ class StorePass:
     def _begin(self, config: DictionaryConfig, record: Record) -> DictionaryRun:
         source, target = self.hookpoint, config.target_hookpoint
         dictionary = build_dictionary(config.sae, self.store.width(source), None if target is None else self.store.width(target))
+        dictionary.encode_dtype = getattr(torch, config.encode_dtype)
         state = self._restored(config.name)
         if state is None:
             wanted = self.inputs.first(target or source)

@@ -1,8 +1,10 @@
-"""What the ranks of the distributed tests do; run as `python parallel_ranks.py RANK DIRECTORY`, four of them at once.
+"""What the ranks of the distributed tests do.
 
-Each case is trained by groups of two and of four ranks, along rows and along features, and what came out is left in the directory.
+`python parallel_ranks.py RANK DIRECTORY`, four at once: each case is trained by groups of two and of four ranks, along rows and along features,
+and what came out is left in the directory. With a third argument, an axis, two at once train a store until one of them dies.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import get_args
@@ -11,6 +13,7 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
+from stores import HOOKPOINT
 
 from sae.architectures.config import SAEConfig
 from sae.architectures.registry import ARCHITECTURES, build_dictionary
@@ -21,6 +24,9 @@ from sae.parallel import Workers
 from sae.process_groups import ProcessGroups
 from sae.resampling import InputSource, ResamplingConfig
 from sae.sharding import all_features, shard_dictionary
+from sae.storage import Place
+from sae.store.reader import Store
+from sae.training import TrainingConfig, train
 
 RANKS = 4
 D_IN, D_SAE, BATCH, STEPS = 8, 32, 101, 16  # 101 rows divide by neither 2 nor 4
@@ -106,8 +112,8 @@ def case_file(directory: Path, architecture: str, dtype: str, axis: str, size: i
 
 
 def main(rank: int, directory: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=RANKS)
+    """Train every case."""
+    meet(rank, RANKS, directory)
     groups = {2: dist.new_group([0, 1]), 4: dist.group.WORLD}
     for architecture, dtype, axis, size in cases():
         if rank < size:
@@ -119,5 +125,38 @@ def main(rank: int, directory: Path) -> None:
     dist.destroy_process_group()
 
 
+def lose_the_leader(rank: int, directory: Path, axis: str) -> None:
+    """Two ranks train the store of the directory, until the leader dies in the middle of a step and the other cannot go on."""
+
+    def die(done: int, total: int) -> None:
+        if done > total // 2:
+            os._exit(9)
+
+    meet(rank, 2, directory)
+    train(
+        Store(Place(directory / "store")),
+        HOOKPOINT,
+        whole_run(),
+        Place(directory / axis),
+        progress=die,
+        workers=ProcessGroups(**{axis: dist.group.WORLD}),
+    )
+
+
+def whole_run() -> TrainingConfig:
+    """One dictionary, with a state after every step."""
+    return TrainingConfig(
+        dictionaries=[dictionary_config("relu")], batch_size=BATCH, log_every=5, checkpoint_seconds=0, dead_window_vectors=3 * BATCH
+    )
+
+
+def meet(rank: int, size: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=size)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) == 3:
+        main(int(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        lose_the_leader(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
