@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import BFloat16, Bool, Float, Int
+from jaxtyping import BFloat16, Bool, Float
 from torch import Tensor
 
 from sae.kernels.products import sampled_product
-from sae.kernels.sparse import SparseFeatures, flat_nonzero, row_pointers_of
-from sae.kernels.support import BLOCK_ROWS, keep_topk, reaching
+from sae.kernels.sparse import SparseFeatures, entries_at, flat_nonzero
+from sae.kernels.support import BLOCK_ROWS, joined, keep_topk, reaching
 
 # Of ‖x‖ ‖w‖: the bound above, and 2 % for the norms' own rounding and for sums of up to a thousand products in float32.
 MARGIN = 1.02 * 2**-8
@@ -34,9 +34,8 @@ def support_relu_bfloat16(
     bias = b_enc + BIAS_MARGIN * b_enc.abs()
     # One more column of x and row of W_enc add the margin of each coordinate within the product itself.
     rows, columns = _with_bias(centered, W_enc, bias, (_margin(x) * lengths, widths))
-    found = [flat_nonzero(_positive(pre)) for pre in _blocks(rows, columns)]
-    candidates = _sparse(found, len(x), W_enc.shape[1], centered)
-    return _decide(candidates, centered, W_enc, b_enc, k=None)
+    found = [entries_at(pre, flat_nonzero(_positive(pre))) for pre in _blocks(rows, columns)]
+    return _decide(joined(found, W_enc.shape[1]), centered, W_enc, b_enc, k=None)
 
 
 @torch.no_grad()
@@ -49,9 +48,8 @@ def support_topk_bfloat16(
     slack = 2 * _margin(x) * _column_norms(W_enc).amax() * lengths + 2 * BIAS_MARGIN * b_enc.abs().amax()
     rows, columns = _with_bias(centered, W_enc, b_enc)
     # The product is rounded once more when it is stored: 2⁻⁷ of the bound is four times that rounding.
-    found = [reaching(pre, k, part, 2**-7) for pre, part in zip(_blocks(rows, columns), slack.split(BLOCK_ROWS), strict=True)]
-    candidates = _sparse(found, len(x), W_enc.shape[1], centered)
-    return _decide(candidates, centered, W_enc, b_enc, k)
+    found = [entries_at(pre, reaching(pre, k, part, 2**-7)) for pre, part in zip(_blocks(rows, columns), slack.split(BLOCK_ROWS), strict=True)]
+    return _decide(joined(found, W_enc.shape[1]), centered, W_enc, b_enc, k)
 
 
 def _decide(
@@ -115,11 +113,3 @@ def _positive(pre: BFloat16[Tensor, "rows d_sae"]) -> Bool[Tensor, "rows d_sae"]
     """Where a bfloat16 number is above 0: where its bits, read as an integer, are; numpy compares these six times as fast as torch."""
     bits = pre.view(torch.int16)
     return bits > 0 if bits.is_cuda else torch.from_numpy(np.greater(bits.numpy(), 0))
-
-
-def _sparse(found: list[Int[Tensor, " nnz"]], batch: int, width: int, like: Tensor) -> SparseFeatures:
-    """Flat positions of each block of rows as the sparse type, without values."""
-    counts = [row_pointers_of(flat, min(BLOCK_ROWS, batch - start * BLOCK_ROWS), width).diff() for start, flat in enumerate(found)]
-    pointers = torch.cat([torch.zeros(1, dtype=torch.int32, device=like.device), *counts]).cumsum(0, dtype=torch.int32)
-    ids = torch.cat([(flat % width).int() for flat in found]) if found else pointers.new_empty(0)
-    return SparseFeatures(pointers, ids, like.new_empty(0), width)

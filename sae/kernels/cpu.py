@@ -1,4 +1,4 @@
-"""The two products that sparse features need, in torch operations: at the speed of memory, a fired coordinate costs one row of `d_in` numbers.
+"""What sparse features need, in torch operations: two products at the speed of memory, a fired coordinate costing one row of `d_in` numbers.
 
 They work on any device that torch's embedding bag works on; `sae.kernels.products` chooses them wherever nothing better is to be had.
 """
@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+
+from sae.kernels.sparse import entries_at, flat_nonzero
 
 with warnings.catch_warnings():  # the first sparse tensor of a process warns that torch's interface to them may change: said once, here, to nobody
     warnings.simplefilter("ignore")
@@ -48,3 +50,10 @@ def sampled_product(
     shape = (len(left), len(right))
     at = torch.sparse_csr_tensor(row_pointers, column_ids.to(row_pointers.dtype), left.new_zeros(len(column_ids)), shape, check_invariants=False)
     return torch.sparse.sampled_addmm(at, left.contiguous(), right.t(), beta=0.0).values()
+
+
+def positive_entries(
+    pre: Float[Tensor, "rows d_sae"],
+) -> tuple[Int[Tensor, " rows_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Row pointers, feature ids and values of the entries above 0."""
+    return entries_at(pre, flat_nonzero(pre > 0))

@@ -1,4 +1,4 @@
-"""The one place where the two sparse products find their device: Triton on CUDA where it can be had, torch operations elsewhere."""
+"""The one place where the sparse operations find their device: Triton on CUDA where it can be had, torch operations elsewhere."""
 
 import importlib.util
 from types import ModuleType
@@ -30,6 +30,13 @@ def sampled_product(
 ) -> Float[Tensor, " nnz"]:
     """(L R^T) at the given coordinates only: one inner product of length `d_in` per coordinate."""
     return _kernels(left).sampled_product(row_pointers, row_ids, column_ids, left, right)
+
+
+def positive_entries(
+    pre: Float[Tensor, "rows d_sae"],
+) -> tuple[Int[Tensor, " rows_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Row pointers, feature ids (ascending in each row) and values of the entries above 0."""
+    return _kernels(pre).positive_entries(pre)
 
 
 def _kernels(tensor: Tensor) -> ModuleType:

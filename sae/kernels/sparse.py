@@ -132,6 +132,15 @@ def row_pointers_of(flat: Int[Tensor, " nnz"], batch: int, num_features: int) ->
     return torch.searchsorted(flat, starts, out_int32=True)
 
 
+def entries_at(
+    pre: Float[Tensor, "rows d_sae"], flat: Int[Tensor, " nnz"]
+) -> tuple[Int[Tensor, " rows_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Row pointers, feature ids and values of the entries at ascending flat positions."""
+    rows, width = pre.shape
+    values = pre.reshape(-1).index_select(0, flat)  # ten times as fast as indexing
+    return row_pointers_of(flat, rows, width), (flat % width).int(), values
+
+
 def order_by_feature(features: SparseFeatures) -> ByFeature:
     """Transpose the coordinates; rows stay ascending within a feature, so that sums over them have one order."""
     if features.feature_ids.is_cuda:

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae.kernels.sparse import SparseFeatures, flat_nonzero, row_pointers_of
+from sae.kernels.products import positive_entries
+from sae.kernels.sparse import SparseFeatures, entries_at, flat_nonzero, row_pointers_of
 
 BLOCK_ROWS = 1024
 PROBE_ROWS = 64
@@ -19,7 +20,7 @@ def support_relu(
     x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"]
 ) -> SparseFeatures:
     """The coordinates where (x - center) W_enc + b_enc > 0, with these values (no gradient)."""
-    return _by_blocks(x - center, W_enc, b_enc, lambda pre: flat_nonzero(pre > 0))
+    return _by_blocks(x - center, W_enc, b_enc, positive_entries)
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def support_topk(
     x: Float[Tensor, "batch d_in"], center: Float[Tensor, " d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"], k: int
 ) -> SparseFeatures:
     """The k largest coordinates per row of (x - center) W_enc + b_enc that are > 0; of equal ones, those of lowest feature id."""
-    return _by_blocks(x - center, W_enc, b_enc, lambda pre: largest_positive(pre, k))
+    return _by_blocks(x - center, W_enc, b_enc, lambda pre: entries_at(pre, largest_positive(pre, k)))
 
 
 @torch.no_grad()
@@ -113,24 +114,17 @@ def _by_blocks(
     centered: Float[Tensor, "batch d_in"],
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
-    select: Callable[[Tensor], Tensor],
+    select: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
 ) -> SparseFeatures:
-    """Compute pre-activations a block of rows at a time and keep what `select` points at."""
+    """Compute pre-activations a block of rows at a time and keep the row pointers, ids and values that `select` finds among them."""
     width = W_enc.shape[1]
-    if width == 0:  # one of several workers may hold none of the features in question
-        return SparseFeatures(
-            centered.new_zeros(len(centered) + 1, dtype=torch.int32), centered.new_empty(0, dtype=torch.int32), centered.new_empty(0), 0
-        )
     buffer = centered.new_empty(min(BLOCK_ROWS, len(centered)), width)
-    ids, values, counts = [], [], [torch.zeros(1, dtype=torch.int32, device=centered.device)]
-    for start in range(0, len(centered), BLOCK_ROWS):
-        rows = centered[start : start + BLOCK_ROWS]
-        pre = torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])
-        flat = select(pre)
-        ids.append((flat % width).int())
-        values.append(pre.view(-1).index_select(0, flat))  # ten times as fast as indexing
-        counts.append(row_pointers_of(flat, len(rows), width).diff())
-    pointers = torch.cat(counts).cumsum(0, dtype=torch.int32)
-    if not ids:
-        return SparseFeatures(pointers, pointers.new_empty(0), centered.new_empty(0), width)
-    return SparseFeatures(pointers, torch.cat(ids), torch.cat(values), width)
+    found = [select(torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])) for rows in centered.split(BLOCK_ROWS)]
+    return joined(found, width)
+
+
+def joined(blocks: list[tuple[Tensor, Tensor, Tensor]], width: int) -> SparseFeatures:
+    """Row pointers, ids and values of successive blocks of rows as one."""
+    counts = torch.cat([pointers.diff() for pointers, _, _ in blocks])
+    row_pointers = torch.cat([counts.new_zeros(1), counts]).cumsum(0, dtype=torch.int32)
+    return SparseFeatures(row_pointers, torch.cat([ids for _, ids, _ in blocks]), torch.cat([values for _, _, values in blocks]), width)

@@ -54,9 +54,25 @@ def sparse_topk(x, center, W_enc, b_enc):
     return encode_topk(x, center, W_enc, b_enc, 20)
 
 
+def bfloat16_relu(x, center, W_enc, b_enc):
+    return encode_relu(x, center, W_enc, b_enc, torch.bfloat16)
+
+
+def bfloat16_topk(x, center, W_enc, b_enc):
+    return encode_topk(x, center, W_enc, b_enc, 20, torch.bfloat16)
+
+
 @pytest.mark.parametrize("density", [0.005, 0.05, 0.5])
 @pytest.mark.parametrize(
-    ("encode", "plain"), [(sparse_relu, plain_relu), (dense_relu_encode, plain_relu), (encode_relu, plain_relu), (sparse_topk, plain_topk)]
+    ("encode", "plain"),
+    [
+        (sparse_relu, plain_relu),
+        (dense_relu_encode, plain_relu),
+        (encode_relu, plain_relu),
+        (bfloat16_relu, plain_relu),
+        (sparse_topk, plain_topk),
+        (bfloat16_topk, plain_topk),
+    ],
 )
 def test_every_gradient_is_that_of_dense_autograd(encode, plain, density):
     tensors = some_weights(density)
