@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import torch
 from ray import cloudpickle
 
 import services.harvester
-from sae.errors import ConfigError, HookpointError, InputError, PlanError
+from sae.errors import ConfigError, HookpointError, InputError, LeaseError, PlanError
 from sae.storage import Place
+from sae.store.lease import hold_lease
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig
@@ -181,6 +183,43 @@ def test_an_interrupted_driver_leaves_whole_shards_and_continues_with_one_worker
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
     with pytest.raises(PlanError, match=r"another plan: seed \(there 3, now 4\)\. Choose another output"):
         fill_store(alone, plan.model_copy(update={"seed": 4}), *given[2:])
+
+
+def test_a_worker_with_several_shards_at_once_leaves_the_same_bytes(tmp_path, store, tiny_corpus, subject, plan):
+    place = Place(tmp_path)
+    start_store(place, plan)
+    worker = HarvestWorker(plan, tiny_corpus.place.url, place.url, subject)
+    with ThreadPoolExecutor(3) as threads:
+        reports = list(threads.map(worker.run, range(plan.num_shards)))
+    assert [report.shard for report in reports] == list(range(plan.num_shards))
+    assert finish_store(place, plan) == store.manifest
+    assert worker._memory.qsize() <= 3  # buffers serve again and again
+
+
+def test_a_store_that_another_harvest_fills_is_refused_and_left_as_it_is(tmp_path, tiny_corpus, subject, plan):
+    place = Place(tmp_path / "store")
+    other_plan = plan.model_copy(update={"seed": 4})
+    with hold_lease(place):
+        start_store(place, other_plan)
+        before = {key: place.get(key) for key in place.list()}
+        with pytest.raises(LeaseError, match=rf"is being filled by another harvest, process {os.getpid()} on"):
+            fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject)
+        assert {key: place.get(key) for key in place.list()} == before
+    with pytest.raises(PlanError, match="seed"):
+        fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject)
+    assert place.list("lease") == []
+
+
+def test_special_tokens_may_reach_beyond_float16(tmp_path, tiny_corpus, subject, plan, monkeypatch):
+    # Large models have activations of many thousands at BOS, which are never stored.
+    worker = HarvestWorker(plan, tiny_corpus.place.url, str(tmp_path), subject)
+    original = worker.subject.activations
+
+    def with_huge_bos(tokens, hookpoints):
+        return {name: found.index_fill(1, torch.tensor([0]), 1e6) for name, found in original(tokens, hookpoints).items()}
+
+    monkeypatch.setattr(worker.subject, "activations", with_huge_bos)
+    assert worker.run(0).rows > 0
 
 
 def test_an_unknown_hookpoint_lists_near_ones(subject):

@@ -3,14 +3,16 @@
 import os
 import signal
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from ray import cloudpickle
 
 from sae.errors import HookpointError, StorageError, WorkerError
-from services.worker_pool import WORKER_ENVIRONMENT, PoolOptions, run_pool
+from services.worker_pool import WORKER_ENVIRONMENT, PoolOptions, QueueOptions, run_pool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
 pytestmark = pytest.mark.ray
@@ -40,6 +42,29 @@ def misbehave(kind: str) -> None:
     raise {"user": HookpointError("no hookpoint 'x'"), "storage": StorageError("503"), "bug": KeyError("bug")}[kind]
 
 
+class Overlapping:
+    """Says how many of its tasks ran at the same time; dies once, in the task it is told."""
+
+    TASKS_METRIC = "tasks"
+
+    def __init__(self, directory: str, deadly: int) -> None:
+        self.directory, self.deadly = Path(directory), deadly
+        self.running, self.most, self.lock = 0, 0, threading.Lock()
+
+    def run(self, task: int) -> tuple[int, int]:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.2)
+        marker = self.directory / "died"
+        if task == self.deadly and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        with self.lock:
+            self.running -= 1
+        return os.getpid(), self.most
+
+
 class Unstartable:
     """Cannot be built."""
 
@@ -62,10 +87,14 @@ class Restarts:
 
     def __init__(self) -> None:
         self.total = 0.0
+        self.outcomes: Counter[str] = Counter()
 
     def add(self, metric: str, amount: float, /, **labels: str) -> None:
-        assert metric == "monosem_worker_restarts_total"
-        self.total += amount
+        if metric == "tasks":
+            self.outcomes[labels["outcome"]] += int(amount)
+        else:
+            assert metric == "monosem_worker_restarts_total"
+            self.total += amount
 
 
 def attempts(directory: Path, task: int) -> int:
@@ -93,6 +122,18 @@ def test_a_killed_worker_is_replaced_and_its_task_done_again(ray_cluster, tmp_pa
     assert sorted(results) == [(1, 1), (2, 4), (3, 9), (4, 16)]
     assert attempts(tmp_path, 2) == 2
     assert restarts.total == 1
+
+
+def test_a_worker_may_hold_several_tasks_and_those_it_dies_with_are_done_again(ray_cluster, tmp_path):
+    restarts, options = Restarts(), QueueOptions(num_cpus=0.25, queue=2)
+    results = dict(run_pool(Overlapping, (str(tmp_path), 3), list(range(8)), 1, options, restarts))
+    assert sorted(results) == list(range(8))
+    assert len({pid for pid, _ in results.values()}) == 2
+    assert max(most for _, most in results.values()) == 2
+    assert restarts.total == 1
+    assert restarts.outcomes["committed"] == 8
+    assert 1 <= restarts.outcomes["retried"] <= 2  # the deadly task, and what lay in the queue beside it
+    assert restarts.outcomes["failed"] == 0
 
 
 def test_a_worker_that_does_not_answer_is_replaced(ray_cluster, tmp_path):
