@@ -1,5 +1,6 @@
 """One pass over a store with everything it leads to: plans, searches, restored states, the loop over batches, results."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,7 @@ class StorePass:
         self.inputs = TrainingInputs(batches, num_steps, workers)
         self.schedule = Schedule(num_steps, config.batch_size, config.log_every, config.dead_window_vectors)
         self.plans: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, DivergenceError] = {}
 
     def run(self, progress: ProgressReport, record: Record) -> dict[str, dict[str, Any]]:
         """Train what is unfinished; returns every dictionary's result. See `sae.training.train`."""
@@ -55,15 +57,15 @@ class StorePass:
         self.workers.agree(0)  # nobody writes a result before all have looked which are there
         try:
             runs = [self._begin(dictionary, record) for dictionary in unfinished]
-            failures = self._loop(runs, progress) if runs else []
+            if runs:
+                self._loop(runs, progress)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(len(unfinished)) from error
         for run in runs:
-            if run.step == self.schedule.num_steps:
-                self._finish(run)
+            self._attempt(run, self._finish)
         self.workers.agree(0)
-        if failures:
-            raise failures[0]
+        if self.failures:
+            raise next(iter(self.failures.values()))
         return {dictionary.name: self.output.get_json(f"{dictionary.name}/{RESULT_KEY}") for dictionary in self.config.dictionaries}
 
     def _targets(self) -> list[str]:
@@ -78,7 +80,9 @@ class StorePass:
         return [target for target in wanted if target != self.hookpoint]
 
     def _batches(self, hookpoint: str) -> Batches:
-        return Batches(self.store, hookpoint, self.config.batch_size, self.config.seed, self.config.epochs)
+        on_cpu = torch.device(self.workers.device).type == "cpu"
+        dtype = torch.float32 if on_cpu else getattr(torch, self.store.plan.dtype)  # a GPU converts faster than anyone, and less crosses to it
+        return Batches(self.store, hookpoint, self.config.batch_size, self.config.seed, self.config.epochs, dtype)
 
     def _settled(self) -> list[DictionaryConfig]:
         """The dictionaries with nothing left to search, each held to its plan."""
@@ -147,39 +151,41 @@ class StorePass:
         step = self.workers.agree(-1 if state is None else state.step)
         return restore_state(self._state(name), step) if state is None and step >= 0 else state
 
-    def _loop(self, runs: list[DictionaryRun], progress: ProgressReport) -> list[DivergenceError]:
-        """Feed the dictionaries batch by batch. One that diverges is left behind, and the others go on."""
-        total, failures = self.schedule.num_steps * self.schedule.batch_size, []
-        saved = time.monotonic()
+    def _loop(self, runs: list[DictionaryRun], progress: ProgressReport) -> None:
+        """Feed the dictionaries batch by batch."""
+        total, saved = self.schedule.num_steps * self.schedule.batch_size, time.monotonic()
         with self.inputs.ahead(min(run.step for run in runs)) as batches:
             for batch in batches:
                 waiting = [run for run in runs if run.step == batch.number]  # a kill between two saved states leaves one dictionary ahead
-                for run in list(waiting):
-                    try:
-                        self._feed(run, batch)
-                    except DivergenceError as error:
-                        failures.append(error)
-                        runs, waiting = [one for one in runs if one is not run], [one for one in waiting if one is not run]
-                if not runs:
+                for run in waiting:
+                    self._attempt(run, functools.partial(self._feed, batch=batch))
+                if len(self.failures) == len(runs):
                     break
                 if self.workers.leader:
                     progress((batch.number + 1) * self.schedule.batch_size, total)
                 due = time.monotonic() - saved >= self.config.checkpoint_seconds and batch.number + 1 < self.schedule.num_steps
                 if self.workers.agree(int(due)):
-                    self._save(waiting)
+                    for run in waiting:
+                        self._attempt(run, self._save)
                     saved = time.monotonic()
-        return failures
+
+    def _attempt(self, run: DictionaryRun, action: Callable[[DictionaryRun], None]) -> None:
+        """Do something with a dictionary unless it has diverged. One that does is left behind, on every worker alike, and the others go on."""
+        if run.config.name not in self.failures:
+            try:
+                action(run)
+            except DivergenceError as error:
+                self.failures[run.config.name] = error
 
     def _feed(self, run: DictionaryRun, batch: Batch) -> None:
         target = run.config.target_hookpoint
         run.train_on(batch.vectors[self.hookpoint], None if target is None else batch.vectors[target], batch.read_seconds)
 
-    def _save(self, runs: list[DictionaryRun]) -> None:
-        for run in runs:
-            state = run.state(self.plans[run.config.name])
-            if self.workers.leader:
-                save_state(self._state(run.config.name), state, self.config.checkpoints_kept)
-                run.put_logs(self.output.child(run.config.name))
+    def _save(self, run: DictionaryRun) -> None:
+        state = run.state(self.plans[run.config.name])
+        if self.workers.leader:
+            save_state(self._state(run.config.name), state, self.config.checkpoints_kept)
+            run.put_logs(self.output.child(run.config.name))
 
     def _finish(self, run: DictionaryRun) -> None:
         name, weights = run.config.name, run.final_weights()

@@ -90,7 +90,7 @@ class TrainingInputs:
     def read(self, hookpoint: str, number: int) -> Float[Tensor, "batch d_in"]:
         """The whole of global batch `number`, whoever else there is."""
         began = time.perf_counter()
-        vectors = self.batches[hookpoint].batch(number).to(self.workers.device)
+        vectors = self.batches[hookpoint].batch(number).to(self.workers.device).float()
         self.seconds += time.perf_counter() - began
         return vectors
 
@@ -136,7 +136,7 @@ class TrainingInputs:
             if len(found) < len(readers):
                 return
             number = next(iter(found.values()))[0]
-            vectors = {hookpoint: x.to(self.workers.device) for hookpoint, (_, x) in found.items()}
+            vectors = {hookpoint: x.to(self.workers.device).float() for hookpoint, (_, x) in found.items()}
             waited = time.perf_counter() - began
             self.seconds += waited
             for hookpoint, x in vectors.items():
