@@ -41,8 +41,8 @@ class Entry:
 class Place:
     """A directory of whole objects under one URL; may be used from several threads.
 
-    Every request to a remote store has a time-out and is repeated while its trouble may pass, for at most two minutes
-    (`sae.storage.retries`).
+    Every request to a remote store has a time-out and is repeated while its trouble may pass, for some two minutes at most
+    (`sae.storage.retries` says how often).
 
     Args:
         url: a local path or any fsspec URL (`s3://bucket/prefix`). Credentials and endpoints come from the usual

@@ -13,17 +13,21 @@ from sae.storage import Place
 from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, finish_store, missing_shards, receipt_key, shard_key, start_store, tokens_key
 from sae.store.reader import Store
 from sae.store.verification import verify_store
-from tests.chaos.conftest import ROOT, copy_store
+from tests.chaos.conftest import ROOT
+from tests.sae.stores import planted_activations, planted_directions, write_store
 
 DAMAGES = ("flipped", "truncated", "emptied", "missing", "exchanged", "grown")
 
 
 @pytest.fixture
-def store(place_url, calm) -> Place:
-    """A copy of the calm store, on the local disk and on each of the servers."""
-    place = Place(place_url)
-    copy_store(calm, place)
-    return place
+def store(place_url) -> Place:
+    """On the local disk and on each of the servers."""
+    return small_store(place_url)
+
+
+def small_store(url) -> Place:
+    """Twenty-four shards."""
+    return write_store(Place(url), planted_activations(24 * 4 * 64, planted_directions(8, 4)), sequences_per_shard=4).place
 
 
 def damage(place: Place, key: str, kind: str, draw: random.Random) -> None:
@@ -72,8 +76,8 @@ def test_every_planted_damage_is_found_and_nothing_else(store, injected, capsys)
     assert complaint.startswith(f"monosem: {len(planted)} damaged object(s): ")
     for key, _ in planted:
         assert key in complaint
-    for key, _ in planted:
-        if key.startswith("shards/"):
+    for key, kind in planted:
+        if key.startswith("shards/") and kind != "grown":  # of an object that has grown, a ranged read sees the right bytes alone
             with pytest.raises(CorruptObjectError, match="cannot be trusted"):
                 Store(store).table(hookpoint, int(key[-12:-6]))
 
@@ -84,7 +88,8 @@ def change_receipt(place: Place, key: str) -> None:
     place.put_json(key, receipt | {"sha256": "0" * 64})
 
 
-def test_a_manifest_that_was_changed_is_found(store, injected):
+def test_a_manifest_that_was_changed_is_found(tmp_path, injected):
+    store = small_store(tmp_path / "store")
     content = store.get_json(MANIFEST_KEY)
     whole = json.dumps(content)
     hookpoint = sorted(content["shards"])[0]

@@ -1,4 +1,4 @@
-"""A training whose store misbehaves at every third request ends with the same bits as one that reads from a quiet disk."""
+"""A training whose store misbehaves at two of five requests ends with the same bits as one that reads from a quiet disk."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from sae.training import TrainingConfig, train
 from tests.chaos.conftest import HOOKPOINTS, copy_store
 from tests.servers.fault_proxy import FaultProxy
 
-FAULTS = {"internal_error": 0.07, "slow_down": 0.07, "reset": 0.07, "lost_answer": 0.07, "truncated": 0.07}
-FAULTS_AT_LEAST = 40  # of this test, of the 200 of all
+FAULTS = {"internal_error": 0.08, "slow_down": 0.08, "reset": 0.08, "lost_answer": 0.08, "truncated": 0.08}
+FAULTS_AT_LEAST = 25  # of this test, of the 200 of all
 TOPK = DictionaryConfig(name="topk", sae=TopKConfig(d_sae=64, k=4), optimizer=OptimizerConfig(learning_rate=3e-3))
 CONFIG = TrainingConfig(dictionaries=[TOPK], batch_size=512, log_every=20)
 
