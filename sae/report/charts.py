@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sae.report import plots
-from sae.report.gather import RunRecord, TrainedDictionary, value_at
+from sae.report.gather import RunRecord, value_at
 from sae.report.numbers import LOSSES, interval_of, shown
 
 SCORE_LIMITS = (-0.25, 1.0)
@@ -37,28 +37,6 @@ def cross_entropy(record: RunRecord) -> Drawing | None:
     return Drawing(
         "Cross-entropy with the activation replaced.", caption, plots.dot_rows("cross-entropy", rows, "cross-entropy (nats per prediction)")
     )
-
-
-def training_curves(record: RunRecord) -> list[Drawing]:
-    """Loss, FVU, L0 and dead fraction over the vectors seen, all dictionaries in each panel."""
-    logged = [dictionary for dictionary in record.dictionaries if dictionary.log]
-    if not logged:
-        return []
-    panels = (
-        ("loss", "Total loss.", "Mean per step, with its sparsity terms; of use within an architecture, not between two.", "losses.total"),
-        ("fvu", "FVU.", "Fraction of variance unexplained, over the vectors since the point before.", "fvu"),
-        ("l0", "L0.", "Features that fire on a vector, on average.", "l0"),
-        ("dead", "Dead features.", "Share of features silent for the dead window.", "dead_fraction"),
-    )
-    labels = {"loss": "loss", "fvu": "FVU", "l0": "features per vector", "dead": "dead features"}
-    drawings = []
-    for key, title, caption, path in panels:
-        series = [_series(dictionary, path) for dictionary in logged]
-        drawn = [each for each in series if each.x]
-        if drawn:
-            svg = plots.curves(f"training-{key}", drawn, labels[key], log=key != "dead", percent=key == "dead")
-            drawings.append(Drawing(title, caption, svg))
-    return drawings
 
 
 def density_histograms(record: RunRecord) -> list[Drawing]:
@@ -97,10 +75,3 @@ def score_distributions(record: RunRecord) -> list[Drawing]:
             svg = plots.score_distributions(f"scores-{kind}", samples, "explanation score (rank correlation)", SCORE_LIMITS)
             drawings.append(Drawing(title, caption, svg))
     return drawings
-
-
-def _series(dictionary: TrainedDictionary, path: str) -> plots.Series:
-    points = [(row["vectors"], value_at(row, path)) for row in dictionary.log]
-    known = [(float(x), float(y)) for x, y in points if y is not None]
-    marks = [float(event["vectors"]) for event in dictionary.events if event.get("event") == "resampled"]
-    return plots.Series(dictionary.color, [x for x, _ in known], [y for _, y in known], marks)

@@ -14,12 +14,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sae.errors import InputError
-from sae.report.charts import cross_entropy, density_histograms, score_distributions, training_curves
+from sae.report.charts import cross_entropy, density_histograms, score_distributions
 from sae.report.features import BrowserConfig, feature_data
 from sae.report.gather import Json, RunRecord, gather, summarise, value_at
 from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
 from sae.report.script import own_file, page_script, script_digest
 from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
+from sae.report.training_charts import training_page
 from sae.storage import Place
 
 
@@ -73,7 +74,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "groups": groups,
         "measured_on": measured_on(record),
         "cross_entropy": cross_entropy(record),
-        "curves": training_curves(record),
+        "training": training_page(record),
         "events": events_table(record),
         "density": density,
         "scores": score_distributions(record),

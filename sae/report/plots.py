@@ -22,8 +22,8 @@ from matplotlib.ticker import FuncFormatter
 NUM_SERIES = 7
 PANEL_INCHES = 3.2
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)), (0, (8, 2)), (0, (1, 2)))
-_INK, _MUTED, _GRID = "#0a0b01", "#0a0b02", "#0a0b03"
-_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--line)"}
+INK, MUTED, GRID = "#0a0b01", "#0a0b02", "#0a0b03"
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
 _VARIABLES |= {f"#0a0c{series:02x}": f"var(--series-{series})" for series in range(NUM_SERIES)}
 _STYLE = {
     "svg.fonttype": "none",
@@ -32,16 +32,16 @@ _STYLE = {
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
     "axes.linewidth": 0.7,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
-    "text.color": _INK,
+    "text.color": INK,
     "path.simplify_threshold": 0.5,
 }
 
@@ -83,9 +83,10 @@ def color_of(series: int) -> str:
 
 def curves(name: str, series: Sequence[Series], y_label: str, *, log: bool = False, percent: bool = False) -> str:
     """Training curves over the vectors seen; the marks of a series are short ticks on the x axis."""
-    figure, axes = _panel(PANEL_INCHES, 2.15)
+    figure, axes = panel(PANEL_INCHES, 2.15)
+    width = 1.3 if len(series) <= NUM_SERIES else 0.8
     for line in series:
-        axes.plot(line.x, line.y, color=color_of(line.color), linestyle=DASHES[line.color % NUM_SERIES], linewidth=1.3)
+        axes.plot(line.x, line.y, color=color_of(line.color), linestyle=DASHES[line.color % NUM_SERIES], linewidth=width)
         for mark in line.marks:
             axes.axvline(mark, ymin=0, ymax=0.08, color=color_of(line.color), linewidth=1.1)
     if log and any(value > 0 for line in series for value in line.y):
@@ -97,32 +98,32 @@ def curves(name: str, series: Sequence[Series], y_label: str, *, log: bool = Fal
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.set_xlim(left=0)
-    axes.grid(axis="y", color=_GRID, linewidth=0.5)
+    axes.grid(axis="y", color=GRID, linewidth=0.5)
     axes.set_xlabel("vectors seen")
     axes.set_ylabel(y_label)
-    return _svg(figure, name)
+    return to_svg(figure, name)
 
 
 def density_histogram(name: str, color: int, edges: Sequence[float], counts: Sequence[float]) -> str:
     """How many features fire on which fraction of tokens; `edges` are log10 of the density."""
-    figure, axes = _panel(PANEL_INCHES, 2.15)
+    figure, axes = panel(PANEL_INCHES, 2.15)
     axes.stairs(counts, edges, fill=True, color=color_of(color), alpha=0.75, linewidth=0)
     low, high = int(np.floor(min(edges))), int(np.ceil(max(edges)))
     step = max(1, (high - low) // 6)
     axes.set_xticks(ticks := list(range(low, high + 1, step)), [power_of_ten(10.0**tick) for tick in ticks])
     axes.set_xlim(low, high)
-    axes.grid(axis="y", color=_GRID, linewidth=0.5)
+    axes.grid(axis="y", color=GRID, linewidth=0.5)
     axes.set_xlabel("density (fraction of tokens a feature fires on)")
     axes.set_ylabel("features")
-    return _svg(figure, name)
+    return to_svg(figure, name)
 
 
 def score_distributions(name: str, samples: Sequence[Sample], x_label: str, limits: tuple[float, float]) -> str:
     """One half violin per sample over a shared axis; the dot is the median, its bar the 95 % interval."""
-    figure, axes = _panel(PANEL_INCHES, 0.55 + 0.52 * max(len(samples), 1))
+    figure, axes = panel(PANEL_INCHES, 0.55 + 0.52 * max(len(samples), 1))
     bins = np.linspace(*limits, 49)
     for row, sample in enumerate(reversed(samples)):
-        axes.axhline(row, color=_GRID, linewidth=0.5)
+        axes.axhline(row, color=GRID, linewidth=0.5)
         counts = np.histogram(np.clip(sample.values, *limits), bins)[0]
         smooth = np.convolve(counts, [0.25, 0.5, 0.25], mode="same")
         heights = 0.52 * smooth / max(smooth.max(initial=0), 1e-9)
@@ -130,34 +131,34 @@ def score_distributions(name: str, samples: Sequence[Sample], x_label: str, limi
         axes.text(limits[0], row + 0.6, sample.label, va="bottom", fontsize=8)
         if sample.median is not None:
             if sample.interval is not None:
-                axes.plot(sample.interval, [row, row], color=_INK, linewidth=2.2, solid_capstyle="butt")
-            axes.plot([sample.median], [row], "o", color=_INK, markersize=4)
-            axes.text(limits[1], row + 0.6, _median_label(sample), va="bottom", ha="right", fontsize=8, color=_MUTED)
+                axes.plot(sample.interval, [row, row], color=INK, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([sample.median], [row], "o", color=INK, markersize=4)
+            axes.text(limits[1], row + 0.6, _median_label(sample), va="bottom", ha="right", fontsize=8, color=MUTED)
     axes.set_ylim(-0.2, len(samples))
     axes.set_xlim(*limits)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(x_label)
-    return _svg(figure, name)
+    return to_svg(figure, name)
 
 
 def dot_rows(name: str, rows: Sequence[Dots], x_label: str) -> str:
     """Named values of each row as dots on a shared axis, the first name drawn hollow as the reference."""
-    figure, axes = _panel(4.0, 0.5 + 0.6 * max(len(rows), 1))
+    figure, axes = panel(4.0, 0.5 + 0.6 * max(len(rows), 1))
     for height, row in enumerate(reversed(rows)):
         color = color_of(row.color)
-        axes.axhline(height, color=_GRID, linewidth=0.5)
+        axes.axhline(height, color=GRID, linewidth=0.5)
         axes.annotate(row.label, (0, height + 0.45), xycoords=("axes fraction", "data"), fontsize=8)
         for rank, (label, value) in enumerate(row.values.items()):
             axes.plot([value], [height], "o", color=color, markersize=5, markerfacecolor="none" if rank == 0 else color)
             offset, side = ((0, 5), "bottom") if rank % 2 == 0 else ((0, -5), "top")
-            axes.annotate(label, (value, height), offset, textcoords="offset points", ha="center", va=side, fontsize=7.5, color=_MUTED)
+            axes.annotate(label, (value, height), offset, textcoords="offset points", ha="center", va=side, fontsize=7.5, color=MUTED)
     axes.set_ylim(-0.45, len(rows) - 0.2)
     axes.margins(x=0.06)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(x_label)
-    return _svg(figure, name)
+    return to_svg(figure, name)
 
 
 def power_of_ten(value: float) -> str:
@@ -177,13 +178,14 @@ def _median_label(sample: Sample) -> str:
     return f"median {sample.median:.2f}, n = {len(sample.values):,}"
 
 
-def _panel(width: float, height: float) -> tuple[Figure, Axes]:
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty plot in the page's style; sizes in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, name: str) -> str:
+def to_svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element whose ids begin with `name`."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):

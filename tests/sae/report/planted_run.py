@@ -59,7 +59,9 @@ def write_dictionary(place: Place, name: str, number: int) -> None:
     for step in range(20, 1480, 20):
         decay = np.exp(-step / 200)
         row = {"step": step, "vectors": step * 2048, "fvu": 0.05 + 0.1 * (1 - number) + 0.8 * decay, "l0": 20.0 if number else 14 + 2000 * decay**3}
-        rows.append(row | {"losses": {"total": 3 + 40 * decay}, "dead_fraction": max(0.0, 0.03 * number + 0.02 - 0.00001 * step)})
+        row |= {"losses": {"total": 3 + 40 * decay, "reconstruction": 2 + 30 * decay, "sparsity": 1 + 10 * decay}}
+        row |= {"dead_fraction": max(0.0, 0.03 * number + 0.02 - 0.00001 * step), "density_histogram": densities(decay)}
+        rows.append(row | {"step_seconds": 0.021 + 0.004 * number, "sync_seconds": 0.002, "read_seconds": 0.005})
     events = []
     if not number:
         for step, dead in ((147, 310), (294, 42)):
@@ -81,6 +83,13 @@ def write_dictionary(place: Place, name: str, number: int) -> None:
         "result.json",
         {"steps": 1471, "vectors": 3_012_608, "wall_seconds": 187.3, "seed": 0, "dead_fraction": 0.0119, "dead_window_vectors": 1_000_000},
     )
+
+
+def densities(decay: float) -> dict:
+    """A bell of features that moves to lower densities."""
+    bins = -7 + 0.25 * np.arange(28)
+    counts = np.round(600 * np.exp(-(((bins + 2.7 - 2 * decay) / 0.6) ** 2))).astype(int)
+    return {"log10_first": -7.0, "log10_step": 0.25, "counts": counts.tolist(), "silent": 40}
 
 
 def put_lines(place: Place, key: str, rows: list) -> None:

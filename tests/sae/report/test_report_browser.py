@@ -4,10 +4,13 @@ import os
 import shutil
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from planted_run import HOSTILE, HOSTILE_EXPLANATION, WORDS
+from planted_run import HOSTILE, HOSTILE_EXPLANATION, WORDS, write_run
 
 from sae.report.page import write_report
+from sae.storage import Place
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `pip install playwright`")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -32,6 +35,21 @@ def browser():
 def address(run, token_texts):
     write_report(run, output_key="browsed.html", token_texts=token_texts, written=datetime(2026, 11, 20, tzinfo=UTC))
     return "file://" + os.fspath(run.local_path("browsed.html"))
+
+
+@pytest.fixture(scope="module")
+def silent_report(tmp_path_factory, token_texts):
+    """The report of a run in which every fifth feature has no score although it fires."""
+    run = Place(tmp_path_factory.mktemp("silent"))
+    write_run(run, num_features=40)
+    table = pq.read_table(pa.BufferReader(run.get("interpretation/topk/features.parquet")))
+    scores = [None if row % 5 == 0 else score for row, score in enumerate(table["score_spearman"].to_pylist())]
+    column = table.schema.get_field_index("score_spearman")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.set_column(column, table.schema.field(column), pa.array(scores, table.schema.field(column).type)), sink)
+    run.put("interpretation/topk/features.parquet", sink.getvalue())
+    write_report(run, token_texts=token_texts)
+    return "file://" + os.fspath(run.local_path("report.html"))
 
 
 @pytest.fixture
@@ -125,6 +143,30 @@ def test_limits_and_order_apply(open_page):
     assert listed(page) == [str(3 * rank) for rank in range(59) if 3 * rank % 2 == 0]
 
 
+@pytest.mark.parametrize("order", ["s down", "s up"])
+def test_features_without_a_score_come_last_in_either_order(browser, silent_report, order):
+    page = browser.new_page()
+    page.goto(silent_report)
+    page.select_option("#sort", order)
+    scores = page.locator("#feature-list .amount").all_inner_texts()
+    known = [float(score) for score in scores if score != "–"]
+    assert 0 < len(known) < len(scores)
+    assert scores[len(known) :] == ["–"] * (len(scores) - len(known))
+    assert known == sorted(known, reverse=order == "s down")
+    page.close()
+
+
+def test_the_training_section_shows_each_dictionary_and_folds_it_away(open_page):
+    page = open_page("#training")
+    own = page.locator("#training details.own")
+    assert own.count() == 2
+    assert own.first.locator("svg").count() == 2
+    own.first.locator("summary").click()
+    assert not own.first.locator("svg").first.is_visible()
+    cut = page.evaluate(CUT_OFF)
+    assert cut == [], "texts that reach out of the section"
+
+
 def test_the_keyboard_goes_through_the_features(open_page):
     page = open_page()
     first, second = listed(page)[:2]
@@ -158,6 +200,12 @@ def test_fits_the_screen_and_stays_readable(open_page, width, scheme):
     assert min(contrasts.values()) > 4.5, contrasts
 
 
+CUT_OFF = """() => {
+  const section = document.getElementById("training").getBoundingClientRect();
+  return [...document.querySelectorAll("#training svg text")].filter((text) => text.getBoundingClientRect().width)
+    .filter((text) => text.getBoundingClientRect().right > section.right + 1 || text.getBoundingClientRect().left < section.left - 1)
+    .map((text) => text.textContent);
+}"""
 CONTRASTS = """selectors => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
   const over = (top, below) => below.map((value, i) => value * (1 - (top[3] ?? 1)) + top[i] * (top[3] ?? 1));
