@@ -164,8 +164,8 @@ DASHBOARDS = (
                 says="Over all nodes.",
             ),
             Panel("Actors", "none", {"{{State}}": "sum by (State) (ray_actors)"}, says="PENDING_CREATION for long: no node fits, see groups.*."),
-            Panel("Tasks", "none", {"{{State}}": "sum by (State) (ray_tasks)"}),
-            Panel("Resources in use", "none", {"{{Name}}": 'sum by (Name) (ray_resources{State="USED"})'}),
+            Panel("Tasks", "none", {"{{State}}": 'sum by (State) (ray_tasks{State!="FINISHED"})'}),
+            Panel("CPUs and GPUs taken", "none", {"{{Name}}": 'sum by (Name) (ray_resources{State="USED",Name=~"CPU|GPU"})'}),
         ],
     ),
 )

@@ -68,6 +68,7 @@ capabilities: {drop: [ALL]}
 {{- define "monosem.rayEnv" -}}
 {{- $check := .Values.cluster.healthCheck -}}
 - {name: RAY_health_check_period_ms, value: {{ $check.periodMilliseconds | toString | quote }}}
+- {name: RAY_health_check_timeout_ms, value: {{ $check.timeoutMilliseconds | toString | quote }}}
 - {name: RAY_health_check_failure_threshold, value: {{ $check.failureThreshold | toString | quote }}}
 - {name: RAY_health_check_initial_delay_ms, value: {{ $check.initialDelayMilliseconds | toString | quote }}}
 - {name: RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, value: "900"}
