@@ -114,7 +114,7 @@ def encode_shard(
         writer.close()
         size = sink.tell()
     digests.update(size)
-    return EncodedShard(pa.py_buffer(memoryview(target)[:size]), digests.sha256.hexdigest(), digests.checksum.hexdigest(), sums)
+    return EncodedShard(pa.py_buffer(target.data[:size]), digests.sha256.hexdigest(), digests.checksum.hexdigest(), sums)
 
 
 class _Digests:
@@ -123,7 +123,7 @@ class _Digests:
     _BLOCK = 2**18
 
     def __init__(self, target: UInt8[np.ndarray, " byte"]) -> None:
-        self._view, self._done = memoryview(target), 0
+        self._view, self._done = target.data, 0
         self.sha256, self.checksum = hashlib.sha256(), xxhash.xxh3_128()
 
     def update(self, stop: int) -> None:

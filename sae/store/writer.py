@@ -66,12 +66,12 @@ def write_shard(
     token_data = sequences_to_ipc(tokens, plan.shard_range(shard)[0])
     tokens_sha256 = sha256_hex(token_data)
     written, seconds = 0, []
-    if None in receipts.values():
-        memory = np.empty(encoding_bytes(plan), np.uint8) if memory is None else memory
-        columns = _columns(plan, shard, tokens)
-    for hookpoint in [name for name, receipt in receipts.items() if receipt is None]:
+    missing = [name for name, receipt in receipts.items() if receipt is None]
+    target = memory if memory is not None else np.empty(encoding_bytes(plan) if missing else 0, np.uint8)
+    columns = _columns(plan, shard, tokens)
+    for hookpoint in missing:
         rows = activations[hookpoint].detach().flatten(0, 1).to("cpu", TORCH_DTYPES[plan.dtype])
-        encoded = encode_shard(shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype), plan.compression, columns, rows, memory)
+        encoded = encode_shard(shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype), plan.compression, columns, rows, target)
         if not written:  # nothing is put before it is known that the activations can be stored
             place.put(tokens_key(shard), token_data)
             written += len(token_data)
