@@ -49,7 +49,7 @@ class TiedConfig(Config):
     architecture: Literal["tied"] = "tied"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l1_coefficient: NonNegativeFloat = Field(
-        0.01, description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units"
+        0.005, description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units"
     )
 
 
@@ -93,10 +93,14 @@ class JumpReluConfig(Config):
     architecture: Literal["jumprelu"] = "jumprelu"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l0_coefficient: NonNegativeFloat = Field(
-        1e-3, description="weight of the number of features that fire against the squared error over the mean squared norm"
+        5e-3, description="weight of the number of features that fire against the squared error over the mean squared norm"
     )
-    bandwidth: PositiveFloat = Field(0.001, description="width of the window around a threshold, in mean norms of an activation; 0.001 in the source")
-    threshold_start: PositiveFloat = Field(0.001, description="every threshold at the start, in mean norms of an activation; 0.001 in the source")
+    bandwidth: PositiveFloat = Field(
+        0.05, description="width of the window around a threshold, in mean norms of an activation; 0.001 in the source, whose runs are much longer"
+    )
+    threshold_start: PositiveFloat = Field(
+        0.05, description="every threshold at the start, in mean norms of an activation; 0.001 in the source, whose runs are much longer"
+    )
 
 
 class GatedConfig(Config):
@@ -105,7 +109,7 @@ class GatedConfig(Config):
     architecture: Literal["gated"] = "gated"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l1_coefficient: NonNegativeFloat = Field(
-        0.02, description="weight of the sum of a vector's gate activations, in mean norms, against the squared error over the mean squared norm"
+        0.5, description="weight of the sum of a vector's gate activations, in mean norms, against the squared error over the mean squared norm"
     )
 
 
@@ -115,7 +119,7 @@ class PAnnealingConfig(Config):
     architecture: Literal["p_annealing"] = "p_annealing"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l1_coefficient: NonNegativeFloat = Field(
-        0.02,
+        0.2,
         description="weight, at p = 1, of the sum of a vector's features, in mean norms, against the squared error over the mean squared norm",
     )
     p_end: float = Field(0.2, gt=0, le=1, description="p after the last change; it begins at 1")

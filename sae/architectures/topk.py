@@ -10,7 +10,7 @@ from sae.architectures.base import FIRST_STEP, Dictionary, StepContext, Training
 from sae.architectures.config import TopKConfig
 from sae.kernels.features import decode_features, encode_at, encode_topk
 from sae.kernels.selection import keep_largest_of_row
-from sae.kernels.sparse import SparseFeatures
+from sae.kernels.sparse import Features, SparseFeatures
 from sae.kernels.support import support_topk
 from sae.losses import auxiliary_squared_error, normalized_squared_error
 from sae.parallel import ALONE, Workers
@@ -42,13 +42,13 @@ class TopKDictionary(Dictionary):
         self.b_enc.zero_()
         self.b_dec.copy_(b_dec)
 
-    def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> SparseFeatures:
+    def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
         """The k largest entries of ReLU((x − b_dec) W_enc + b_enc) per row."""
         return self.largest_of_row(scaled, self.W_enc, self.b_enc, self.config.k, workers)
 
     def training_features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers) -> SparseFeatures:
         """The features of a training batch; here those of an evaluation."""
-        return self.features(scaled, workers)
+        return self.largest_of_row(scaled, self.W_enc, self.b_enc, self.config.k, workers)
 
     def reconstruction_loss(
         self, features: SparseFeatures, target: Float[Tensor, "batch d_out"], workers: Workers
