@@ -47,6 +47,7 @@ class Verb:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-scratch", action="store_true", help="train the subject model first, into OUTPUT/subject")
+    parser.add_argument("--overlap", action="store_true", help="train while the harvest still runs, where the cluster has room for both")
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:

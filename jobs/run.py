@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import RunConfig
+from jobs.overlap import harvest_and_train
 from jobs.stages import STAGES, WHOLE_WAY, cluster_description
 from sae.errors import PlanError
 from services.cluster import connect
@@ -26,8 +27,8 @@ class StageCost:
     finished: bool
 
 
-def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scratch: bool = False) -> dict[str, Any]:
-    """Run the named stages; what is finished is skipped, what was interrupted continues.
+def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scratch: bool = False, overlap: bool = False) -> dict[str, Any]:
+    """Run the named stages; what is finished is skipped, what was interrupted continues. With `overlap`, harvest and training come together.
 
     Returns:
         The run's record, as `OUTPUT/stages.json` holds it: for each stage seconds and peak resident bytes, versions, seeds, cluster.
@@ -48,7 +49,10 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
             with ProgressDisplay(monitor):
                 startup = time.monotonic() - started
                 for name in names:
-                    record = _run_stage(config, name, monitor, startup)
+                    if overlap and name == "harvest":
+                        record = _run_overlapped(config, monitor, startup)
+                    elif not (overlap and name == "train"):
+                        record = _run_stage(config, name, monitor, startup)
                     startup = 0.0
         finally:
             monitor.stop()
@@ -68,6 +72,27 @@ def _run_stage(config: RunConfig, name: str, monitor: RunMonitor, startup_second
         record = _update_record(config, name, StageCost(seconds + startup_seconds, memory.peak_bytes, finished))
     monitor.set("monosem_stage_seconds", seconds, stage=name)
     log("stage_finished", stage=name, seconds=round(seconds, 1), peak_gib=memory.peak_bytes / 2**30)
+    return record
+
+
+def _run_overlapped(config: RunConfig, monitor: RunMonitor, startup_seconds: float) -> dict[str, Any]:
+    started, ended = time.monotonic(), dict[str, float]()
+    memory = PeakMemory()
+
+    def done(name: str) -> None:
+        ended[name] = time.monotonic()
+        log("stage_finished", stage=name, seconds=round(ended[name] - started, 1))
+
+    try:
+        with memory:
+            harvest_and_train(config, monitor, done)
+    finally:
+        # The time that both took counts once, for the harvest: the stages add up to the run.
+        first = min(ended.values(), default=time.monotonic())
+        _update_record(config, "harvest", StageCost(first - started + startup_seconds, memory.peak_bytes, "harvest" in ended))
+        record = _update_record(config, "train", StageCost(time.monotonic() - first, memory.peak_bytes, "train" in ended))
+    for name, cost in record["stages"].items():
+        monitor.set("monosem_stage_seconds", cost["seconds"], stage=name)
     return record
 
 

@@ -16,7 +16,7 @@ def stage_verb(options: argparse.Namespace) -> None:
     config = load_config(options.config, options.overrides)
     start_logging()
     names = WHOLE_WAY if options.verb == "run" else (options.verb,)
-    run_stages(config, names, from_scratch=getattr(options, "from_scratch", False))
+    run_stages(config, names, from_scratch=getattr(options, "from_scratch", False), overlap=getattr(options, "overlap", False))
     if options.verb in ("run", "report"):
         print(results_table(config, config.place.get_json("summary.json")))
     else:

@@ -9,6 +9,7 @@ A slow store therefore holds the model up, and memory is bounded: each of these 
 
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,6 +159,19 @@ class HarvestWorker:
         found.record_stream(self._copies)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Of a harvest whose shards somebody waits for.
+
+    Attributes:
+        turns: when each shard is wanted.
+        check: called after each shard; raises where nobody waits any more.
+    """
+
+    turns: list[int]
+    check: Callable[[], None]
+
+
 def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: SubjectConfig, monitor: Monitor | None = None) -> StoreManifest:
     """Fill a store with the activations of a corpus' training split; needs an initialised Ray.
 
@@ -182,9 +196,15 @@ def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: Sub
 
 
 def fill_store(
-    config: HarvestConfig, plan: StorePlan, corpus_url: str, store_url: str, subject: SubjectConfig, monitor: Monitor | None = None
+    config: HarvestConfig,
+    plan: StorePlan,
+    corpus_url: str,
+    store_url: str,
+    subject: SubjectConfig,
+    monitor: Monitor | None = None,
+    beside: Beside | None = None,
 ) -> StoreManifest:
-    """`harvest` with a plan that is already made."""
+    """`harvest` with a plan that is already made, and beside whoever waits for its shards."""
     place = Place(store_url)
     total = plan.num_sequences * plan.context_length
     if place.exists(MANIFEST_KEY):
@@ -195,11 +215,15 @@ def fill_store(
     with hold_lease(place) as lease:
         start_store(place, plan)
         missing = missing_shards(place, plan)
+        if beside:
+            missing.sort(key=beside.turns.__getitem__)
         done, left = total - plan.context_length * sum(last - first for first, last in map(plan.shard_range, missing)), len(missing)
         _tell(monitor, done, total, left)
         arguments = (plan, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
         for _, report in run_pool(HarvestWorker, arguments, missing, config.num_workers, config.pool, monitor):
             lease.check()
+            if beside:
+                beside.check()
             done, left = done + report.tokens, left - 1
             _tell(monitor, done, total, left, report)
         lease.check()

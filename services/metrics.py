@@ -55,6 +55,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("monosem_train_learning_rate", "gauge", "Learning rate of the last step of a log row.", ("dictionary",)),
     Metric("monosem_train_read_seconds", "gauge", "Mean wait of a step for its batch, shared by all dictionaries of a pass.", ("dictionary",)),
     Metric("monosem_train_sync_seconds", "gauge", "Mean time of a step in exchanges with other workers, part of its step time.", ("dictionary",)),
+    Metric("monosem_train_wait_seconds_total", "counter", "Seconds that training waited for a harvest beside it."),
     Metric("monosem_train_resampled_total", "counter", "Features resampled.", ("dictionary",)),
     Metric(
         "monosem_train_step_seconds", "histogram", "Wall time of one optimiser step of one dictionary.", ("dictionary",),

@@ -24,6 +24,8 @@ from sae.storage import Place
 from sae.training import TrainingConfig
 from services.failure import final_error
 from services.metrics import Monitor
+from services.overlap import OVERLAPPED_CPU_SHARE, Overlap
+from services.training_sinks import SinkName, check_sinks
 from services.training_worker import Outcome, TrainingTask, train_in_worker
 from services.worker_pool import WORKER_ENVIRONMENT
 
@@ -45,6 +47,7 @@ class TrainerOptions(Config):
     num_cpus: float = Field(0.0, ge=0, description="CPUs (as Ray counts them) of a worker, rounded up also its threads; 0 shares out a node's")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of a worker; 0 trains on the CPU")
     max_failures: int = Field(3, ge=0, description="restarts after a worker died or failed")
+    log_to: tuple[SinkName, ...] = Field((), description="tools that get live curves beside Prometheus: tensorboard, wandb (extras of this package)")
 
     @model_validator(mode="after")
     def _fewest_is_no_more_than_all(self) -> Self:
@@ -53,41 +56,49 @@ class TrainerOptions(Config):
         return self
 
     @property
-    def joint(self) -> bool:
-        """Whether all workers take every step together."""
-        return self.parallel != "dictionaries" and self.num_workers > 1
+    def shared(self) -> Literal["data", "features"] | None:
+        """What all workers share of every step; None: nothing, each trains whole dictionaries."""
+        return None if self.parallel == "dictionaries" or self.num_workers == 1 else self.parallel
 
 
 def train_dictionaries(
-    config: TrainingConfig, store_url: str, hookpoint: str, output_url: str, options: TrainerOptions | None = None, monitor: Monitor | None = None
+    config: TrainingConfig,
+    store_url: str,
+    hookpoint: str,
+    output_url: str,
+    options: TrainerOptions | None = None,
+    monitor: Monitor | None = None,
+    overlap: Overlap | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train all dictionaries of `config` on the cluster; needs an initialised Ray. Run again, it skips what is done and goes on with the rest.
 
     Args:
         config: the dictionaries and what they share.
-        store_url: a finished activation store.
+        store_url: an activation store, finished unless `overlap` is given.
         hookpoint: which of its hookpoints.
         output_url: the directory that will hold one directory for each dictionary.
         options: resources and restarts.
         monitor: told of progress (stage `train/vectors`) and of the `monosem_train_*` metrics.
+        overlap: of a store that a harvest is still filling. Workers then have the threads they would have alone, and reserve `reserved_cpus`.
 
     Returns:
         `result.json` of every dictionary by name.
 
     Raises:
+        InputError: `log_to` names a tool that is not installed or cannot write there.
         UserError: whatever `sae.training.train` finds wrong with the input, as itself and without a second attempt.
         DivergenceError: training produced NaN or infinity; it would again, so there is no second attempt either.
         WorkerError: workers failed more often than they may.
     """
     options = options or TrainerOptions()
-    num_workers = options.num_workers if options.joint else min(options.num_workers, len(config.dictionaries))
+    check_sinks(options.log_to, Place(output_url))
+    num_workers = worker_count(config, options)
     min_workers = min(options.min_workers or num_workers, num_workers)
-    num_cpus = options.num_cpus or max(1.0, _largest_node_cpus() // num_workers)
-    threads = math.ceil(num_cpus)
-    resources = {"CPU": num_cpus, **({"GPU": options.num_gpus} if options.num_gpus else {})}
+    threads = math.ceil(_worker_cpus(options, num_workers))
+    resources = {"CPU": reserved_cpus(options, num_workers, overlap is not None), **({"GPU": options.num_gpus} if options.num_gpus else {})}
     with _ray_train_storage(Place(output_url)) as storage:
         scratch = Place(output_url).child(RAY_TRAIN_DIRECTORY, storage["name"]).url
-        task = TrainingTask(config, store_url, hookpoint, output_url, options.parallel if options.joint else None, monitor, threads, scratch)
+        task = TrainingTask(config, store_url, hookpoint, output_url, options.shared, monitor, threads, scratch, overlap, options.log_to)
         trainer = TorchTrainer(
             train_in_worker,
             train_loop_config={"task": task},
@@ -96,15 +107,8 @@ def train_dictionaries(
                 use_gpu=options.num_gpus > 0,
                 resources_per_worker=resources,
             ),
-            torch_config=TorchConfig(
-                backend="nccl" if options.joint and options.num_gpus else "gloo",
-                timeout_s=STEP_TIMEOUT_SECONDS if options.joint else OUTCOME_TIMEOUT_SECONDS,
-            ),
-            run_config=RunConfig(
-                **storage,
-                failure_config=FailureConfig(max_failures=options.max_failures),
-                worker_runtime_env={"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}},
-            ),
+            torch_config=_torch_config(options),
+            run_config=_run_config(options, storage, threads),
         )
         try:
             outcome: Outcome = trainer.fit().return_value
@@ -113,6 +117,20 @@ def train_dictionaries(
     if isinstance(outcome, MonosemError):
         raise outcome
     return outcome
+
+
+def _torch_config(options: TrainerOptions) -> TorchConfig:
+    if options.shared is None:
+        return TorchConfig(backend="gloo", timeout_s=OUTCOME_TIMEOUT_SECONDS)
+    return TorchConfig(backend="nccl" if options.num_gpus else "gloo", timeout_s=STEP_TIMEOUT_SECONDS)
+
+
+def _run_config(options: TrainerOptions, storage: dict[str, Any], threads: int) -> RunConfig:
+    return RunConfig(
+        **storage,
+        failure_config=FailureConfig(max_failures=options.max_failures),
+        worker_runtime_env={"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}},
+    )
 
 
 @contextlib.contextmanager
@@ -132,6 +150,20 @@ def _cause(error: ray.train.TrainingFailedError) -> BaseException:
     failures = list(getattr(error, "worker_failures", {}).values())
     cause = failures[0] if failures else error
     return getattr(cause, "_base_exc", cause)  # Ray Train wraps what the worker raised, and has no public way to unwrap it
+
+
+def worker_count(config: TrainingConfig, options: TrainerOptions) -> int:
+    """How many workers a training takes."""
+    return options.num_workers if options.shared else min(options.num_workers, len(config.dictionaries))
+
+
+def reserved_cpus(options: TrainerOptions, num_workers: int, overlapped: bool) -> float:
+    """CPUs, as Ray counts them, that each worker reserves: half of a shared-out node where a harvest runs beside it."""
+    return _worker_cpus(options, num_workers) * (OVERLAPPED_CPU_SHARE if overlapped and not options.num_cpus else 1.0)
+
+
+def _worker_cpus(options: TrainerOptions, num_workers: int) -> float:
+    return options.num_cpus or max(1.0, _largest_node_cpus() // num_workers)
 
 
 def _largest_node_cpus() -> float:

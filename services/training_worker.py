@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +14,11 @@ from sae.errors import MonosemError
 from sae.parallel import Workers
 from sae.process_groups import ProcessGroups
 from sae.storage import Place
-from sae.store.reader import Store
 from sae.training import TrainingConfig, train
 from services.failure import Decision, decide
 from services.metrics import Monitor
+from services.overlap import Overlap, open_store
+from services.training_sinks import Sink, SinkName, open_sinks
 
 PROGRESS_SECONDS = 0.25
 FAILURE_KEY = "failure.json"
@@ -38,6 +40,8 @@ class TrainingTask:
         monitor: told of progress and log rows.
         threads: of each worker.
         scratch_url: a place of this very job, gone when it ends.
+        overlap: of a store that a harvest is still filling; None: it is finished.
+        log_to: tools that get the log rows as they come.
     """
 
     config: TrainingConfig
@@ -48,6 +52,8 @@ class TrainingTask:
     monitor: Monitor | None = None
     threads: int = 1
     scratch_url: str = ""
+    overlap: Overlap | None = None
+    log_to: tuple[SinkName, ...] = ()
 
 
 def train_in_worker(settings: dict[str, Any]) -> Outcome:
@@ -88,14 +94,18 @@ def train_together(task: TrainingTask, workers: Workers) -> Outcome:
 
 def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers: Workers) -> Outcome:
     """Train the dictionaries of `config`. An error that a restart would only meet again is returned: Ray Train restarts after any that is raised."""
-    reporter = Reporter(task.monitor, stage)
+    sinks = open_sinks(task.log_to, Place(task.output_url))
+    reporter = Reporter(task.monitor, stage, sinks)
     try:
-        store = Store(Place(task.store_url))
+        store = open_store(task.store_url, task.overlap, task.monitor)
         return train(store, task.hookpoint, config, Place(task.output_url), reporter.progress, reporter.record, workers)
     except MonosemError as error:
         if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
             return error
         raise
+    finally:
+        for sink in sinks:
+            sink.close()
 
 
 class Reporter:
@@ -104,10 +114,11 @@ class Reporter:
     Args:
         monitor: None reports nothing.
         stage: what the progress is called, and its unit.
+        sinks: get every row and event as they come.
     """
 
-    def __init__(self, monitor: Monitor | None, stage: str = "train/vectors") -> None:
-        self.monitor, self.stage = monitor, stage
+    def __init__(self, monitor: Monitor | None, stage: str = "train/vectors", sinks: Sequence[Sink] = ()) -> None:
+        self.monitor, self.stage, self.sinks = monitor, stage, sinks
         self._last_progress = -math.inf
 
     def progress(self, done: int, total: int) -> None:
@@ -119,6 +130,8 @@ class Reporter:
 
     def record(self, dictionary: str, row: dict[str, Any]) -> None:
         """Export a log row or an event."""
+        for sink in self.sinks:
+            sink.record(dictionary, row)
         if self.monitor is None:
             return
         if row.get("event") == "resampled":

@@ -37,12 +37,12 @@ class GrowingStore(Store):
     def __init__(
         self,
         place: Place,
-        shard_rows: list[int],
+        shard_rows: list[int] | None = None,
         check: Callable[[], None] = lambda: None,
         waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._begin(place)
-        self._plan, self._rows, self._check, self._waited = read_plan(place), shard_rows, check, waited
+        self._plan, self._rows, self._check, self._waited = read_plan(place), shard_rows or [], check, waited
         self._receipts: dict[str, ShardEntry] = {}
         self._finished: StoreManifest | None = None
 
@@ -50,6 +50,10 @@ class GrowingStore(Store):
     def plan(self) -> StorePlan:
         """The plan it is made by."""
         return self._plan
+
+    def expect(self, shard_rows: list[int]) -> None:
+        """Say how many rows each shard will have, where the plan has to be read first."""
+        self._rows = shard_rows
 
     @property
     def manifest(self) -> StoreManifest:
