@@ -126,7 +126,8 @@ class Batches:
 
     def _read(self, numbers: Sequence[int], ended: threading.Event) -> list[Tensor]:
         """The batches of a run: shard by shard, so that the rows that one shard gives to all of them are read on end."""
-        parts = [part_of(self._slices(n), *self.span) for n in numbers]
+        whole = self.span == (0, self.batch_size)
+        parts = [self._slices(n) if whole else part_of(self._slices(n), *self.span) for n in numbers]
         shards = list(dict.fromkeys(shard for part in parts for shard, _, _ in part))
         if not self.store.wait(self.hookpoint, shards, ended):
             raise InterruptedError("nobody wants the batches any more")

@@ -63,10 +63,9 @@ class BatchOrder:
         groups = _groups(self, epoch)
         slices = []
         for group in range(groups.at(start), groups.at(start + self.batch_size - 1) + 1):
-            first, rows, shards = groups.starts[group], groups.rows[group], groups.shards[group]
-            low = interleaved_counts(rows, max(0, start - first))
-            high = interleaved_counts(rows, start + self.batch_size - first)
-            bounds = zip(shards.tolist(), low.tolist(), high.tolist(), strict=True)
+            first, shards = groups.starts[group], groups.shards[group]
+            low, high = (_counts(groups, group, bound - first) for bound in (start, start + self.batch_size))
+            bounds = zip(shards.tolist(), low, high, strict=True)
             slices += [(shard, begin, end) for shard, begin, end in bounds if begin < end]
         return slices
 
@@ -102,7 +101,7 @@ class BatchOrder:
         return epoch, index * self.batch_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Groups:
     shards: list[Int64[np.ndarray, " shard"]]
     rows: list[Int64[np.ndarray, " shard"]]
@@ -123,6 +122,12 @@ def _groups(order: BatchOrder, epoch: int) -> _Groups:
     groups = np.array_split(shuffled, -(-len(shuffled) // order.group_shards))
     sizes = [int(rows[group].sum()) for group in groups]
     return _Groups(groups, [rows[group] for group in groups], [0, *np.cumsum(sizes).tolist()])
+
+
+@lru_cache(maxsize=64)  # where one batch ends the next one begins
+def _counts(groups: _Groups, group: int, prefix: int) -> list[int]:
+    counts: list[int] = interleaved_counts(groups.rows[group], max(0, prefix)).tolist()
+    return counts
 
 
 def group_shards(rows_per_shard: int, row_bytes: int) -> int:

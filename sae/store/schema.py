@@ -98,6 +98,10 @@ class ShardRows:
 
         They must not be written to: they may be a read-only map of a file.
         """
+        number = start // RECORD_BATCH_ROWS
+        if self._views is not None and start < stop <= (number + 1) * RECORD_BATCH_ROWS:  # nearly always, and sixty-four times a batch
+            first = number * RECORD_BATCH_ROWS
+            return [self._views[number][start - first : stop - first]]
         pieces = []
         for number in range(start // RECORD_BATCH_ROWS, -(-stop // RECORD_BATCH_ROWS) if start < stop else 0):
             first = number * RECORD_BATCH_ROWS
