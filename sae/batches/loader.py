@@ -133,7 +133,7 @@ class Batches:
             raise InterruptedError("nobody wants the batches any more")
         rows = dict(zip(shards, self.store.open(self.hookpoint, shards), strict=True))
         batches = [self._buffers.take() for _ in numbers]
-        wanted = []
+        wanted: list[tuple[Slice, Tensor]] = []
         for batch, part in zip(batches, parts, strict=True):
             wanted += zip(part, batch.split([stop - start for _, start, stop in part]), strict=True)
         wanted.sort(key=itemgetter(0))

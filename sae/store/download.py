@@ -46,7 +46,7 @@ class Downloads:
         try:
             for (start, stop), arrived in zip(ranges, pending, strict=True):
                 arrived.result()
-                running.update(memory[start:stop])
+                running.update(memory[start:stop].data)
         finally:
             _cancel(pending)
         return pa.py_buffer(memory), running.hexdigest()

@@ -115,3 +115,14 @@ def test_a_batch_that_cannot_be_is_an_error():
             BatchOrder(rows, 4)
     with pytest.raises(ValueError, match="expected n >= 0"):
         BatchOrder((10,), 4).slices(-1)
+
+
+def test_a_batch_of_a_store_of_the_default_shards_holds_nearly_as_many_sequences_as_a_shuffle_of_everything():
+    # 48 shards of 256 sequences, 512 wide in float16: groups of 24. The rows of a shard stand in the random order of its writer.
+    draw = np.random.default_rng(0)
+    sequences = [shard * 256 + draw.permutation(np.repeat(np.arange(256), 255)) for shard in range(48)]
+    order = BatchOrder((65_280,) * 48, 4096, group_shards=group_shards(65_280, 1040))
+    distinct = [len(set(np.concatenate([sequences[s][a:b] for s, a, b in order.slices(n)]).tolist())) for n in (0, 100, 400, 700)]
+    shuffled = 12_288 * (1 - (1 - 1 / 12_288) ** 4096)
+    in_order = 256
+    assert np.mean(distinct) >= 0.85 * shuffled > 10 * in_order
