@@ -1,0 +1,78 @@
+"""Harvest: tokens to committed shards on a local disk, against the bare forward pass of the same model and against SAELens' cache.
+
+One-layer model of width 128 with an MLP of 512, 64 MiB a shard in float16, two shards at once on two cores, as one worker of a pool does it.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sae.corpus.packing import TokenCorpus
+from sae.subject import EMBEDDED_DIRECTORY, SubjectConfig
+from tests.benchmarks.harness import Bar, Measurement, Skipped, interleaved_seconds
+from tests.benchmarks.harvests import CORES, HOOKPOINT, InProcess, bare_forward, check_bare_forward, embedded_corpus, embedded_plan, on_disk
+from tests.benchmarks.peers import run_peer
+
+TOKENS = 6 * 256 * 256
+PEER_TOKENS = 2 * 256 * 256
+
+
+def measure() -> Measurement:
+    torch.set_num_threads(CORES)
+    with on_disk() as directory:
+        corpus = embedded_corpus(directory, TOKENS)
+        tokens = corpus.sequences("train", 0, corpus.num_sequences("train"))
+        check_bare_forward(bare_forward(), tokens[:4])
+        candidates = {}
+        for dtype in ("float32", "bfloat16"):
+            candidates[f"bare_{dtype}"] = whole_forward(dtype, tokens)
+            candidates[f"harvest_{dtype}"] = whole_harvest(dtype, corpus, directory / dtype)
+        seconds = interleaved_seconds(candidates, repeats=3)
+        rates = {name: tokens.size / found for name, found in seconds.items()}
+        ratios = {
+            f"bare_forward{tail}": rates[f"harvest_{dtype}"] / rates[f"bare_{dtype}"] for dtype, tail in (("float32", ""), ("bfloat16", "_bf16"))
+        }
+        details: dict[str, object] = {"tokens": tokens.size, "tokens_per_second": rates}
+        try:
+            rates["saelens"] = saelens_rate(tokens[: PEER_TOKENS // 256], directory)
+            ratios["saelens"] = rates["harvest_float32"] / rates["saelens"]
+        except Skipped as reason:
+            details["saelens"] = str(reason)
+    return Measurement(rates["harvest_float32"], "tokens/s", ratios, {"bare_forward": Bar(">=", 0.6), "saelens": Bar(">=", 5)}, details)
+
+
+def whole_forward(dtype: str, tokens: np.ndarray):
+    forward = bare_forward(getattr(torch, dtype))
+
+    def run() -> None:
+        for start in range(0, len(tokens), 32):
+            forward(tokens[start : start + 32])
+
+    return run
+
+
+def whole_harvest(dtype: str, corpus: TokenCorpus, directory: Path):
+    subject = SubjectConfig(dtype=dtype)
+    harvest = InProcess(corpus, embedded_plan(corpus, subject), directory, subject)
+
+    def run() -> None:
+        for kind in ("shards", "receipts", "tokens"):
+            shutil.rmtree(directory / kind, ignore_errors=True)
+        harvest.run(list(range(harvest.plan.num_shards)))
+
+    return run
+
+
+def saelens_rate(tokens: np.ndarray, directory: Path) -> float:
+    """Tokens per second of the peer, whose first sequence must be what the bare forward pass gives."""
+    np.save(directory / "tokens.npy", tokens)
+    found = run_peer(
+        "tests.benchmarks.peer_harvest", model=str(EMBEDDED_DIRECTORY), tokens=str(directory / "tokens.npy"), hookpoint=HOOKPOINT, d_in=512,
+        target=str(directory / "saelens"),
+    )  # fmt: skip
+    assert found["tokens"] == tokens[0].tolist()
+    expected = bare_forward()(tokens[:1])[0].numpy()
+    np.testing.assert_allclose(np.load(found["first"]).astype(np.float32), expected, atol=2e-3, rtol=2e-3)
+    return found["sequences"] * tokens.shape[1] / found["seconds"]
