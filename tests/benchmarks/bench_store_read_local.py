@@ -26,7 +26,7 @@ from tests.benchmarks.mixing import mixing_figures
 
 HOOKPOINT, D_IN, CONTEXT_LENGTH = "blocks.0.mlp.hook_post", 512, 256
 NUM_SHARDS, SEQUENCES_PER_SHARD = 12, 256
-BATCH_SIZE = 2048
+BATCH_SIZE = 4096
 SMALL_BUFFER_BYTES = 2**20
 REPEATS = 3
 
@@ -37,12 +37,14 @@ def measure() -> Measurement:
         store = write_synthetic_store(place)
         files = sorted(Path(directory, "shards").rglob("*.arrow"))
         size = sum(file.stat().st_size for file in files)
+        largest = max(file.stat().st_size for file in files)
+        whole, small = ([memoryview(bytearray(count)) for _ in range(READING_THREADS)] for count in (largest, SMALL_BUFFER_BYTES))
         seconds = interleaved_seconds(
             {
                 "first_pass": lambda: read_all(Store(place)),
                 "later_pass": lambda: read_all(store),
-                "sequential_read": lambda: plain_read(files, max(file.stat().st_size for file in files)),
-                "sequential_read_1mib_buffer": lambda: plain_read(files, SMALL_BUFFER_BYTES),
+                "sequential_read": lambda: plain_read(files, whole),
+                "sequential_read_1mib_buffer": lambda: plain_read(files, small),
             },
             REPEATS,
         )
@@ -92,16 +94,16 @@ def read_all(store: Store) -> int:
     return sum(int(batch[0, 0].item() >= 0) for _, batch in Batches(store, HOOKPOINT, BATCH_SIZE).iterate())
 
 
-def plain_read(files: list[Path], buffer_bytes: int) -> None:
-    """Every file once, front to back, by as many threads as the loader uses."""
+def plain_read(files: list[Path], buffers: list[memoryview]) -> None:
+    """Every file once, front to back, by as many threads as the loader uses, each into its buffer."""
 
-    def read(mine: list[Path]) -> None:
-        buffer = memoryview(bytearray(buffer_bytes))
-        for path in mine:
+    def read(thread: int) -> None:
+        buffer = buffers[thread]
+        for path in files[thread::READING_THREADS]:
             with open(path, "rb", buffering=0) as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 while file.readinto(buffer):
                     pass
 
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        list(pool.map(read, [files[thread::READING_THREADS] for thread in range(READING_THREADS)]))
+        list(pool.map(read, range(READING_THREADS)))
