@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers triton swift system-tools quickstart test bench chaos lint types layers pytest format constraints clean
+.PHONY: help install install-test peers triton swift system-tools quickstart test bench chaos lint types layers pytest format constraints clean frontier
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,6 +90,10 @@ bench: install-test peers  ## benchmarks against limits and peers: a JSON line e
 format: install-test  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+frontier: install  ## L0 against FVU and loss recovered of every architecture: runs/frontier/report.html and deploy/frontier.svg
+	for stage in harvest train evaluate report; do $(BIN)/monosem $$stage -c deploy/configs/frontier.yaml $(ARGS) || exit 1; done
+	$(BIN)/python deploy/frontier.py runs/frontier deploy/frontier.svg
 
 clean:  ## remove what quickstart wrote
 	rm -rf runs/quickstart

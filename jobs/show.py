@@ -57,6 +57,15 @@ def show_dictionary(place: Place) -> str:
     )
 
 
+def show_imported(place: Place) -> str:
+    """A dictionary without a training of ours: one that was imported, or whose records were left behind."""
+    config = place.get_json("config.json")
+    metadata = config["metadata"]
+    imported = metadata.get("imported")
+    origin = f"imported from the layout of {imported['layout']}" if imported else "without the result of its training"
+    return f"a {config['architecture']} dictionary {metadata.get('name')!r}, {config['d_in']} → {config['config']['d_sae']}, {origin}"
+
+
 def show_run(place: Place) -> str:
     """A run: which of its stages are finished, and its numbers."""
     stages = place.get_json("stages.json")["stages"]
@@ -74,6 +83,7 @@ def show_run(place: Place) -> str:
 _SHOWN: tuple[tuple[str, Callable[[Place], str]], ...] = (
     ("stages.json", show_run),
     ("result.json", show_dictionary),
+    ("weights.safetensors", show_imported),
     ("tokens/000000.arrow", show_store),
     ("manifest.json", show_corpus),
     ("plan.json", show_store),

@@ -59,7 +59,7 @@ class TrainingPage:
 
 def training_page(record: RunRecord) -> TrainingPage:
     """The drawings of the training section; lists are empty where nothing was logged or measured."""
-    legend, colors = _colors(record.dictionaries)
+    legend, colors = legend_and_colors(record.dictionaries)
     logged = [dictionary for dictionary in record.dictionaries if dictionary.log]
     own = [OwnPanels(each.name, colors[each.name], _own_drawings(each, number, colors[each.name])) for number, each in enumerate(logged)]
     return TrainingPage(
@@ -159,7 +159,8 @@ def step_times(logged: Sequence[TrainedDictionary], colors: dict[str, int]) -> l
     return [Drawing("Where a step's time goes.", caption, training_plots.step_times("step-times", rows))]
 
 
-def _colors(dictionaries: Sequence[TrainedDictionary]) -> tuple[list[Legend], dict[str, int]]:
+def legend_and_colors(dictionaries: Sequence[TrainedDictionary]) -> tuple[list[Legend], dict[str, int]]:
+    """The legend, and the colour of every dictionary by name: its own, or that of its architecture where there are many."""
     if len(dictionaries) <= plots.NUM_SERIES:
         return [Legend(each.name, each.color) for each in dictionaries], {each.name: each.color for each in dictionaries}
     groups = {each.name: _architecture(each) for each in dictionaries}

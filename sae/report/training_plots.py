@@ -1,6 +1,6 @@
 """The plots of the training page: a frontier, densities over time, and where a step's time goes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +154,7 @@ def densities(name: str, color: int, found: Densities, marks: Sequence[Mark]) ->
     return to_svg(figure, name)
 
 
-def quantile_bands(name: str, color: int, x: Sequence[float], quantiles: dict[str, Sequence[float]], marks: Sequence[Mark]) -> str:
+def quantile_bands(name: str, color: int, x: Sequence[float], quantiles: Mapping[str, Sequence[float]], marks: Sequence[Mark]) -> str:
     """Quantiles of the features' densities over the run, for logs without histograms."""
     figure, axes = panel(PANEL_INCHES, 2.3)
     for rank, (label, values) in enumerate(quantiles.items()):
