@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -203,7 +204,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     for rank, mark in enumerate(marks):
         axes.axvline(mark.x, color=INK, linewidth=0.7, linestyle=(0, (2, 2)))
         height = 2 + 8 * (rank % 2)  # in turn lower and higher: neighbours' texts would lie on one another
-        place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center", "va": "bottom"}
         axes.annotate(mark.text, (mark.x, 1.0), (0, height), fontsize=7, color=MUTED, annotation_clip=False, **place)
 
 
