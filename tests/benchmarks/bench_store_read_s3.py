@@ -21,7 +21,7 @@ from tests.benchmarks.bench_store_read_local import BATCH_SIZE, HOOKPOINT, write
 from tests.benchmarks.harness import Bar, Measurement, Skipped, interleaved_seconds
 from tests.servers.object_servers import SWIFT_PYTHON, swift_server
 
-NUM_SHARDS = 6
+NUM_SHARDS = 4
 REPEATS = 3
 
 
