@@ -7,7 +7,7 @@ from sae.corpus.sources import CorpusConfig
 from sae.pretraining import PretrainingConfig
 from sae.storage import Place
 from sae.subject import SubjectConfig
-from sae.training import TrainingConfig
+from sae.training.config import TrainingConfig
 from services.cluster import ClusterConfig
 from services.evaluator import EvaluationConfig
 from services.harvester import HarvestConfig

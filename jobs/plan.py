@@ -12,13 +12,13 @@ from torch import Tensor
 from jobs.config import RunConfig
 from jobs.loading import load_config
 from sae.architectures.registry import build_dictionary
-from sae.dictionary_config import DictionaryConfig
 from sae.errors import ConfigError
-from sae.optimization import build_optimizer
 from sae.storage import Place
 from sae.store.manifest import StorePlan
 from sae.store.writer import write_shard
 from sae.subject import Subject
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.optimization import build_optimizer
 
 ROW_OVERHEAD_BYTES = 16  # sequence_id, position, token_id
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}

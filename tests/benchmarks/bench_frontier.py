@@ -26,7 +26,8 @@ from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.engine import train
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.peers import Peer
 

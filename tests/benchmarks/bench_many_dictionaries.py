@@ -19,7 +19,8 @@ from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.engine import train
 from tests.benchmarks.harness import Bar, Measurement, Skipped
 from tests.servers.object_servers import SWIFT_PYTHON, swift_server
 

@@ -15,11 +15,11 @@ from sae.architectures.config import ReluConfig, TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.corpus.packing import prepare_corpus
 from sae.corpus.sources import CorpusConfig
-from sae.dictionary_config import DictionaryConfig
-from sae.dictionary_run import DictionaryRun, Schedule
-from sae.optimization import OptimizerConfig
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.dictionary_run import DictionaryRun, Schedule
+from sae.training.optimization import OptimizerConfig
 from tests.benchmarks.peers import Peer
 
 HOOKPOINT = "blocks.0.mlp.hook_post"

@@ -3,11 +3,12 @@
 import pytest
 
 from sae.architectures.config import TopKConfig
-from sae.dictionary_run import DictionaryConfig
-from sae.optimization import OptimizerConfig
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.engine import train
+from sae.training.optimization import OptimizerConfig
 from tests.chaos.conftest import HOOKPOINTS, copy_store
 from tests.servers.fault_proxy import FaultProxy
 

@@ -14,7 +14,14 @@ from sae.storage import Place
 from sae.store import lease as lease_module
 from sae.store.lease import LeaseRecord, hold_lease, read_lease
 
-HOLD = "import sys, time; from sae.storage import Place; from sae.store.lease import hold_lease\nwith hold_lease(Place(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from sae.storage import Place
+from sae.store.lease import hold_lease
+with hold_lease(Place(sys.argv[1])):
+    print('held', flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -130,11 +137,8 @@ def test_a_displaced_holder_notices_and_stops_and_leaves_the_other_in_peace(plac
     with hold_lease(place, heartbeat_seconds=0.05) as lease:
         lease.check()
         other = leave_lease(place, number=2)
-        deadline = time.monotonic() + 5
         with pytest.raises(LeaseError, match=r"was taken over by process \d+ on elsewhere .*: this one stops; its finished shards count"):
-            while time.monotonic() < deadline:
-                lease.check()
-                time.sleep(0.01)
+            check_for(lease, seconds=5)
     assert read_lease(place) == other
 
 
@@ -148,3 +152,10 @@ def test_a_heart_that_beats_is_seen_by_others(place):
 
 def test_defaults_leave_a_slow_store_several_beats():
     assert lease_module.STALE_SECONDS >= 5 * lease_module.HEARTBEAT_SECONDS
+
+
+def check_for(lease, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lease.check()
+        time.sleep(0.01)

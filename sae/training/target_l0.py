@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from sae.dictionary_config import DictionaryConfig, TargetL0Config
 from sae.errors import ConfigError
 from sae.parallel import Workers
 from sae.storage import Place
-from sae.training_plan import compare_plans
+from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.plan import compare_plans
 
 SEARCH_KEY = "search.json"
 SPACINGS = (4.0, 1.5, 1.15, 1.05)

@@ -31,8 +31,8 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary, StepContext
 from sae.config import Config
-from sae.optimization import reset_moments
 from sae.parallel import ALONE, Workers
+from sae.training.optimization import reset_moments
 
 ENCODER_NORM_FACTOR = 0.2
 

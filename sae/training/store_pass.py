@@ -10,19 +10,19 @@ import torch
 from sae.architectures.registry import build_dictionary
 from sae.batches.loader import Batches
 from sae.checkpoint import TrainingState, delete_states, restore_state, save_state
-from sae.dictionary_config import DictionaryConfig, TargetL0Config
-from sae.dictionary_run import DictionaryRun, Schedule, read_log
 from sae.errors import ConfigError, DivergenceError, HookpointError
 from sae.parallel import Workers
-from sae.resampling import InputSource
-from sae.sharding import shard_dictionary
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.target_l0 import SEARCH_KEY, search_coefficient, with_coefficient
-from sae.training_config import SEARCH_DIRECTORY, STATE_DIRECTORY, TrainingConfig
-from sae.training_inputs import Batch, TrainingInputs
-from sae.training_plan import compare_plans
-from sae.training_result import RESULT_KEY, write_dictionary
+from sae.training.config import SEARCH_DIRECTORY, STATE_DIRECTORY, TrainingConfig
+from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.dictionary_run import DictionaryRun, Schedule, read_log
+from sae.training.inputs import Batch, TrainingInputs
+from sae.training.plan import compare_plans
+from sae.training.resampling import InputSource
+from sae.training.result import RESULT_KEY, write_dictionary
+from sae.training.sharding import shard_dictionary
+from sae.training.target_l0 import SEARCH_KEY, search_coefficient, with_coefficient
 
 PLAN_KEY = "plan.json"
 
@@ -52,7 +52,7 @@ class StorePass:
         self.failures: dict[str, DivergenceError] = {}
 
     def run(self, progress: ProgressReport, record: Record) -> dict[str, dict[str, Any]]:
-        """Train what is unfinished; returns every dictionary's result. See `sae.training.train`."""
+        """Train what is unfinished; returns every dictionary's result. See `sae.training.engine.train`."""
         unfinished = [dictionary for dictionary in self._settled() if not self.output.exists(f"{dictionary.name}/{RESULT_KEY}")]
         self.workers.agree(0)  # nobody writes a result before all have looked which are there
         try:

@@ -3,7 +3,7 @@
 import pytest
 
 from sae.errors import ConfigError
-from sae.training_config import TrainingConfig
+from sae.training.config import TrainingConfig
 
 TOPK = {"sae": {"architecture": "topk"}, "grid": {"sae.k": [16, 32], "sae.d_sae": [64, 128], "seed": [0, 1]}}
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
-from sae.dictionary_run import DictionaryRun
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training_inputs import TrainingInputs
+from sae.training.dictionary_run import DictionaryRun
+from sae.training.inputs import TrainingInputs
 
 RESULT_KEY = "result.json"
 

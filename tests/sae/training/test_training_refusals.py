@@ -9,11 +9,12 @@ from stores import HOOKPOINT, planted_activations, planted_directions, write_sto
 
 from sae.architectures.relu import ReluDictionary
 from sae.batches.loader import Batches
-from sae.divergence import diverging
 from sae.errors import ConfigError, DivergenceError, InputError, PlanError
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.divergence import diverging
+from sae.training.engine import train
 
 D_IN = 16
 

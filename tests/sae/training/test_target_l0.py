@@ -6,12 +6,13 @@ import pytest
 import torch
 from stores import HOOKPOINT, planted_activations, planted_directions, write_store
 
-from sae.dictionary_config import DictionaryConfig, TargetL0Config
 from sae.errors import ConfigError, PlanError
 from sae.parallel import ALONE
 from sae.storage import Place
-from sae.target_l0 import around, crossing, measured_l0, search_coefficient
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.engine import train
+from sae.training.target_l0 import around, crossing, measured_l0, search_coefficient
 
 RELU = DictionaryConfig.parse({"name": "relu", "sae": {"architecture": "relu", "d_sae": 32, "l1_coefficient": 0.02}})
 

@@ -5,8 +5,8 @@ import torch
 
 from sae.architectures.config import ReluConfig
 from sae.architectures.registry import build_dictionary
-from sae.optimization import MOMENTS, OptimizerConfig, build_optimizer
-from sae.resampling import (
+from sae.training.optimization import MOMENTS, OptimizerConfig, build_optimizer
+from sae.training.resampling import (
     InputSource,
     ResamplingConfig,
     draw_inputs,

@@ -6,9 +6,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from sae.architectures.config import ReluConfig, TopKConfig
 from sae.config import Config
-from sae.dictionary_config import DictionaryConfig
-from sae.dictionary_grid import MAX_DICTIONARIES, expand_grids
-from sae.resampling import ResamplingConfig
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.grid import MAX_DICTIONARIES, expand_grids
+from sae.training.resampling import ResamplingConfig
 
 STATE_DIRECTORY = "state"
 SEARCH_DIRECTORY = "search"

@@ -10,13 +10,15 @@ from stores import HOOKPOINT, planted_activations, planted_directions, write_sto
 
 from sae.architectures.config import ReluConfig, TopKConfig
 from sae.checkpoint import load_dictionary
-from sae.dictionary_run import DictionaryConfig, DictionaryRun, Schedule
 from sae.errors import ConfigError, DivergenceError, HookpointError, InputError, PlanError, WidthError
-from sae.geometric_median import geometric_median
-from sae.optimization import OptimizerConfig
-from sae.resampling import InputSource, ResamplingConfig
 from sae.storage import Place
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.dictionary_run import DictionaryRun, Schedule
+from sae.training.engine import train
+from sae.training.geometric_median import geometric_median
+from sae.training.optimization import OptimizerConfig
+from sae.training.resampling import InputSource, ResamplingConfig
 
 D_IN, D_SAE = 16, 32
 TIMES = {"seconds", "step_seconds", "read_seconds", "sync_seconds"}

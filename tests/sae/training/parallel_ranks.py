@@ -17,16 +17,17 @@ from stores import HOOKPOINT
 
 from sae.architectures.config import SAEConfig
 from sae.architectures.registry import ARCHITECTURES, build_dictionary
-from sae.dictionary_config import DictionaryConfig, can_be_resampled
-from sae.dictionary_run import DictionaryRun, Schedule
-from sae.optimization import MOMENTS, OptimizerConfig
 from sae.parallel import Workers
 from sae.process_groups import ProcessGroups
-from sae.resampling import InputSource, ResamplingConfig
-from sae.sharding import all_features, shard_dictionary
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.dictionary_config import DictionaryConfig, can_be_resampled
+from sae.training.dictionary_run import DictionaryRun, Schedule
+from sae.training.engine import train
+from sae.training.optimization import MOMENTS, OptimizerConfig
+from sae.training.resampling import InputSource, ResamplingConfig
+from sae.training.sharding import all_features, shard_dictionary
 
 RANKS = 4
 D_IN, D_SAE, BATCH, STEPS = 8, 32, 101, 16  # 101 rows divide by neither 2 nor 4

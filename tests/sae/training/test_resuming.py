@@ -21,7 +21,8 @@ import sys
 import torch
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.engine import train
 from stores import HOOKPOINT
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from stores import HOOKPOINT, planted_activations, planted_directions, write_sto
 
 from sae.parallel import ALONE
 from sae.storage import Place
-from sae.training import train
+from sae.training.engine import train
 
 # Relative to the largest element of each tensor, after sixteen steps: what is left is the order of sums.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}

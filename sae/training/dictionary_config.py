@@ -7,8 +7,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from sae.architectures.config import SAEConfig
 from sae.architectures.registry import ARCHITECTURES
 from sae.config import Config
-from sae.optimization import OptimizerConfig
-from sae.resampling import ResamplingConfig
+from sae.training.optimization import OptimizerConfig
+from sae.training.resampling import ResamplingConfig
 
 COEFFICIENTS = ("l1_coefficient", "l0_coefficient")
 RESAMPLED_WEIGHTS = {"W_enc", "b_enc", "W_dec"}

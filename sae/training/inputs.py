@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sae.batches.loader import Batches
 from sae.errors import InputError
-from sae.geometric_median import geometric_median
 from sae.parallel import Workers
+from sae.training.geometric_median import geometric_median
 
 STATISTICS_VECTORS = 16_384
 PREFETCHED_BATCHES = 4

@@ -15,14 +15,11 @@ Each dictionary is what it would be alone: it has its own weights, optimiser, ra
 from collections.abc import Callable
 from typing import Any
 
-from sae.dictionary_config import DictionaryConfig
 from sae.parallel import ALONE, Workers
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.store_pass import StorePass
-from sae.training_config import TrainingConfig
-
-__all__ = ["DictionaryConfig", "TrainingConfig", "train"]
+from sae.training.config import TrainingConfig
+from sae.training.store_pass import StorePass
 
 
 def train(

@@ -13,7 +13,8 @@ from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.engine import train
 
 SOURCE, TARGET = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 ENTRY = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sae.optimization import MOMENTS, OptimizerConfig, build_optimizer, learning_rate, reset_moments
+from sae.training.optimization import MOMENTS, OptimizerConfig, build_optimizer, learning_rate, reset_moments
 
 
 def test_the_rate_rises_stays_and_falls():

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.checkpoint import TrainingState
-from sae.dead_features import DeadFeatureTracker
-from sae.optimization import MOMENTS
 from sae.parallel import Workers
-from sae.sharding import all_features, own_features
-from sae.training_log import LogWindow
-from sae.weight_average import WeightAverage
+from sae.training.dead_features import DeadFeatureTracker
+from sae.training.log import LogWindow
+from sae.training.optimization import MOMENTS
+from sae.training.sharding import all_features, own_features
+from sae.training.weight_average import WeightAverage
 
 
 @dataclass

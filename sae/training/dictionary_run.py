@@ -12,21 +12,19 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary, StepContext, TrainingPass
 from sae.checkpoint import TrainingState, put_json_lines
-from sae.dead_features import DeadFeatureTracker
-from sae.dictionary_config import DictionaryConfig
-from sae.divergence import FACTOR, WINDOWS, check_losses, divergence, diverging
 from sae.errors import WidthError
-from sae.gradients import clip_gradients, sum_gradients
-from sae.optimization import build_optimizer, learning_rate, set_learning_rate
 from sae.parallel import ALONE, Workers
-from sae.resampling import InputSource, ResamplingConfig, resample, seeded_generator
-from sae.sharding import all_features
 from sae.storage import Place
-from sae.training_log import LogWindow
-from sae.training_state import Parts, Progress, state_of, take_up
-from sae.weight_average import WeightAverage
-
-__all__ = ["DictionaryConfig", "DictionaryRun", "Schedule"]
+from sae.training.dead_features import DeadFeatureTracker
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.divergence import FACTOR, WINDOWS, check_losses, divergence, diverging
+from sae.training.gradients import clip_gradients, sum_gradients
+from sae.training.log import LogWindow
+from sae.training.optimization import build_optimizer, learning_rate, set_learning_rate
+from sae.training.resampling import InputSource, ResamplingConfig, resample, seeded_generator
+from sae.training.sharding import all_features
+from sae.training.state import Parts, Progress, state_of, take_up
+from sae.training.weight_average import WeightAverage
 
 LOG_KEY = "training.jsonl"
 EVENTS_KEY = "events.jsonl"
