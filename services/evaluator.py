@@ -24,6 +24,7 @@ from sae.evaluation.report import EvaluationInputs, EvaluationReport, Evaluation
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig
+from services.devices import device
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
@@ -114,17 +115,17 @@ class EvaluationWorker:
     """
 
     def __init__(self, job: EvaluationJob) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = device()
         store = Store(Place(job.store_url))
         self.job = job
         self.corpus = TokenCorpus(Place(job.corpus_url))
-        self.subject = Subject.load(job.subject, device)
+        self.subject = Subject.load(job.subject, where)
         _check_subject(self.subject, store, self.corpus)
         points = (job.hookpoint, *job.target_hookpoints.values())
-        means = {point: torch.tensor(store.statistics(point).mean, dtype=torch.float32, device=device) for point in points}
+        means = {point: torch.tensor(store.statistics(point).mean, dtype=torch.float32, device=where) for point in points}
         self.mean = means[job.hookpoint]
         self.targets = {name: (point, means[point]) for name, point in job.target_hookpoints.items()}
-        self.dictionaries = _load_dictionaries(job, self.subject.width, device)
+        self.dictionaries = _load_dictionaries(job, self.subject.width, where)
 
     def run(self, task: Range) -> dict[str, EvaluationSums]:
         """The sums of held-out sequences `[start, stop)`, by dictionary."""

@@ -27,6 +27,7 @@ from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_st
 from sae.store.schema import TORCH_DTYPES, Compression, StoreDtype
 from sae.store.writer import encoding_bytes, write_shard
 from sae.subject import Subject, SubjectConfig
+from services.devices import device
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
@@ -281,8 +282,3 @@ def make_plan(config: HarvestConfig, corpus: TokenCorpus, subject: SubjectConfig
         special_token_ids=facts.special_token_ids,
         seed=config.seed,
     )
-
-
-def device() -> str:
-    """Where a worker runs the model: its GPU if Ray gave it one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

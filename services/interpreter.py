@@ -38,6 +38,7 @@ from sae.interpretation.sources import open_source
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
+from services.devices import device
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
@@ -123,18 +124,18 @@ class ReadingWorker:
     """
 
     def __init__(self, job: InterpretationJob) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = device()
         store = Store(Place(job.store_url))
         self.job, self.corpus = job, TokenCorpus(Place(job.corpus_url))
         self.special_token_ids = store.plan.special_token_ids
-        self.subject = Subject.load(job.subject, device)
+        self.subject = Subject.load(job.subject, where)
         if self.subject.digest != store.plan.subject_digest:
             raise PlanError(
                 f"{job.store_url} was made with the subject {store.plan.subject!r} ({store.plan.subject_digest[:12]}), not with "
                 f"{job.subject.model!r} in {job.subject.dtype} ({self.subject.digest[:12]}): interpret with the same model and dtype"
             )
         mean = torch.tensor(store.statistics(job.hookpoint).mean)
-        self.sources = {spec.name: open_source(spec, mean, job.budget.seed, device) for spec in job.specs}
+        self.sources = {spec.name: open_source(spec, mean, job.budget.seed, where) for spec in job.specs}
 
     def run(self, task: ReadTask) -> int:
         """Do one task; returns the tokens read."""

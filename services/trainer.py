@@ -19,20 +19,23 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sae.config import Config
-from sae.errors import MonosemError
+from sae.errors import InputError, MonosemError
 from sae.storage import Place
-from sae.training import TrainingConfig
+from sae.training.config import TrainingConfig
+from services.actors import WORKER_ENVIRONMENT
+from services.devices import GpuProbe
 from services.failure import final_error
 from services.metrics import Monitor
 from services.overlap import OVERLAPPED_CPU_SHARE, Overlap
 from services.training_sinks import SinkName, check_sinks
 from services.training_worker import Outcome, TrainingTask, train_in_worker
-from services.worker_pool import WORKER_ENVIRONMENT
+from services.worker_pool import PoolOptions, run_pool
 
 RAY_TRAIN_DIRECTORY = ".ray-train"
 # Workers with dictionaries of their own exchange nothing but their outcome, once: the first may wait for the last as long as that trains.
 OUTCOME_TIMEOUT_SECONDS = 30 * 86_400
 STEP_TIMEOUT_SECONDS = 1800
+GPU_TIMEOUT_SECONDS = 1800.0  # a group of nodes that is scaled from zero takes minutes
 
 
 class TrainerOptions(Config):
@@ -46,6 +49,7 @@ class TrainerOptions(Config):
     )
     num_cpus: float = Field(0.0, ge=0, description="CPUs (as Ray counts them) of a worker, rounded up also its threads; 0 shares out a node's")
     num_gpus: float = Field(0.0, ge=0, description="GPUs of a worker; 0 trains on the CPU")
+    labels: dict[str, str] = Field({}, description="labels that a Ray node must have to be given a worker, as a node group's")
     max_failures: int = Field(3, ge=0, description="restarts after a worker died or failed")
     log_to: tuple[SinkName, ...] = Field((), description="tools that get live curves beside Prometheus: tensorboard, wandb (extras of this package)")
 
@@ -85,8 +89,9 @@ def train_dictionaries(
         `result.json` of every dictionary by name.
 
     Raises:
-        InputError: `log_to` names a tool that is not installed or cannot write there.
-        UserError: whatever `sae.training.train` finds wrong with the input, as itself and without a second attempt.
+        InputError: `log_to` names a tool that is not installed or cannot write there; no node has CPUs to share out; GPUs were asked for, and
+            the image has no GPU runtime.
+        UserError: whatever `sae.training.engine.train` finds wrong with the input, as itself and without a second attempt.
         DivergenceError: training produced NaN or infinity; it would again, so there is no second attempt either.
         WorkerError: workers failed more often than they may.
     """
@@ -95,6 +100,9 @@ def train_dictionaries(
     num_workers = worker_count(config, options)
     min_workers = min(options.min_workers or num_workers, num_workers)
     threads = math.ceil(_worker_cpus(options, num_workers))
+    if options.num_gpus:  # otherwise the workers would meet as strangers, in NCCL
+        probe = PoolOptions(num_cpus=0, num_gpus=options.num_gpus, labels=options.labels, start_timeout_seconds=GPU_TIMEOUT_SECONDS)
+        list(run_pool(GpuProbe, (), [None], 1, probe))
     resources = {"CPU": reserved_cpus(options, num_workers, overlap is not None), **({"GPU": options.num_gpus} if options.num_gpus else {})}
     with _ray_train_storage(Place(output_url)) as storage:
         scratch = Place(output_url).child(RAY_TRAIN_DIRECTORY, storage["name"]).url
@@ -106,6 +114,7 @@ def train_dictionaries(
                 num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
                 use_gpu=options.num_gpus > 0,
                 resources_per_worker=resources,
+                label_selector=dict(options.labels) or None,
             ),
             torch_config=_torch_config(options),
             run_config=_run_config(options, storage, threads),
@@ -163,8 +172,13 @@ def reserved_cpus(options: TrainerOptions, num_workers: int, overlapped: bool) -
 
 
 def _worker_cpus(options: TrainerOptions, num_workers: int) -> float:
-    return options.num_cpus or max(1.0, _largest_node_cpus() // num_workers)
+    return options.num_cpus or max(1.0, _largest_node_cpus(options.labels) // num_workers)
 
 
-def _largest_node_cpus() -> float:
-    return max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1.0)
+def _largest_node_cpus(labels: dict[str, str]) -> float:
+    nodes = [node for node in ray.nodes() if node["Alive"] and labels.items() <= node.get("Labels", {}).items()]
+    largest = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
+    if not largest:
+        among = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
+        raise InputError(f"there is no node{among} yet whose CPUs training could share out (a group scaled to zero?): set trainer.num_cpus")
+    return float(largest)

@@ -14,7 +14,9 @@ from sae.errors import MonosemError
 from sae.parallel import Workers
 from sae.process_groups import ProcessGroups
 from sae.storage import Place
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.engine import train
+from services.devices import device
 from services.failure import Decision, decide
 from services.metrics import Monitor
 from services.overlap import Overlap, open_store
@@ -62,15 +64,15 @@ def train_in_worker(settings: dict[str, Any]) -> Outcome:
     torch.set_num_threads(task.threads)
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = device()
     if num_workers == 1:
-        return train_share(task, task.config, "train/vectors", Workers(device))
+        return train_share(task, task.config, "train/vectors", Workers(where))
     if task.parallel is not None:
-        return train_together(task, ProcessGroups(**{task.parallel: torch.distributed.group.WORLD}, device=device))
+        return train_together(task, ProcessGroups(**{task.parallel: torch.distributed.group.WORLD}, device=where))
     share = task.config.model_copy(update={"dictionaries": task.config.dictionaries[rank::num_workers]})
     names = ", ".join(dictionary.name for dictionary in share.dictionaries)
     outcomes: list[Any] = [None] * num_workers
-    torch.distributed.all_gather_object(outcomes, train_share(task, share, f"train {names}/vectors", Workers(device)))
+    torch.distributed.all_gather_object(outcomes, train_share(task, share, f"train {names}/vectors", Workers(where)))
     errors = [outcome for outcome in outcomes if isinstance(outcome, MonosemError)]
     results = {name: result for outcome in outcomes if not isinstance(outcome, MonosemError) for name, result in outcome.items()}
     return errors[0] if errors else {dictionary.name: results[dictionary.name] for dictionary in task.config.dictionaries}
@@ -109,7 +111,7 @@ def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers:
 
 
 class Reporter:
-    """Turns what `sae.training.train` says into metrics and progress.
+    """Turns what `sae.training.engine.train` says into metrics and progress.
 
     Args:
         monitor: None reports nothing.

@@ -9,29 +9,25 @@ instance computing for one task while another one's result is being written. A t
 
 Tasks go only to workers that have started. A worker that waits for room on the cluster therefore holds nothing up: the others
 do the work, and it joins when there is room.
+
+What the pool does for a task does not grow with the number of workers or of tasks; what it holds is a few hundred bytes for each.
 """
 
 import logging
-import math
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import ray
 from pydantic import Field, PositiveInt
 
 from sae.config import Config
 from sae.errors import StorageError, WorkerError
+from services.actors import Actors, Answer, RayActors
 from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
 from services.metrics import Monitor
 
-# glibc otherwise returns every tensor above 32 MB to the kernel when it is freed, and page faults take half of the CPU time.
-WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
-
-POLL_TIMEOUT_SECONDS = 1.0  # how long one look at the pool waits: a stuck task is noticed this much later
-RESULT_TIMEOUT_SECONDS = 60.0  # fetching a result that is ready, from another node
+LOOK_SECONDS = 1.0  # how often the clocks are looked at: a stuck task is noticed this much later
 
 Task = TypeVar("Task")
 logger = logging.getLogger(__name__)
@@ -42,6 +38,7 @@ class PoolOptions(Config):
 
     num_cpus: float = Field(default=1.0, ge=0, description="CPUs (as Ray counts them) of one worker; rounded up, also its threads")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs of one worker")
+    labels: dict[str, str] = Field(default={}, description="labels that a Ray node must have to be given a worker, as a node group's")
     max_attempts: PositiveInt = Field(default=4, description="attempts that one task may take")
     task_timeout_seconds: float = Field(default=3600.0, gt=0, description="seconds after which a task is taken from its worker and done again")
     start_timeout_seconds: float = Field(default=600.0, gt=0, description="seconds without a single started worker after which the pool gives up")
@@ -60,11 +57,12 @@ def run_pool(
     num_workers: int,
     options: PoolOptions | None = None,
     monitor: Monitor | None = None,
+    actors: Actors | None = None,
 ) -> Iterator[tuple[Task, Any]]:
     """Yield `(task, worker.run(task))` for every task, in the order of completion.
 
-    Needs an initialised Ray. At most one task per worker is in flight, or `queue` of them with QueueOptions. When the iterator ends,
-    is closed or raises, its own actors are killed and nothing else is.
+    Needs an initialised Ray, unless `actors` are given. At most one task per worker is in flight, or `queue` of them with QueueOptions. When the
+    iterator ends, is closed or raises, its own actors are killed and nothing else is.
 
     Args:
         worker: a plain class with `run(task)`; built as `worker(*arguments)` in its own process. A class attribute `TASKS_METRIC` names a
@@ -74,35 +72,27 @@ def run_pool(
         num_workers: actors, at most; never more than tasks.
         options: resources, attempts and timeouts.
         monitor: told of replaced workers (`monosem_worker_restarts_total`) and of a store that failed (`monosem_store_errors_total`).
+        actors: where the workers run; null takes the connected Ray cluster.
 
     Raises:
         UserError: raised by a worker, at once and as itself.
         FailureError: our own error of a task that used up its attempts.
         WorkerError: any other error of such a task; or no worker could start.
     """
-    pool = _Pool(worker, arguments, tasks, options or PoolOptions(), monitor)
+    options = options or PoolOptions()
+    queue = options.queue if isinstance(options, QueueOptions) else 1
+    actors = actors or RayActors(options.num_cpus, options.num_gpus, options.labels, queue)
+    pool = _Pool(worker, arguments, tasks, options, monitor, actors)
     try:
         for _ in range(min(num_workers, len(tasks))):
             pool.start_worker()
-        while pool.waiting or pool.num_running:
+        while pool.waiting or pool.running:
             pool.dispatch()
             finished = pool.collect()
             pool.dispatch()  # before the caller takes its time over the results
             yield from finished
     finally:
         pool.shut_down()
-
-
-class _Host:
-    """The actor around a worker. The worker is built in `start`, so that its errors arrive as themselves, not as a dead actor."""
-
-    def start(self, worker: type, arguments: tuple[Any, ...], wait_seconds: float) -> None:
-        time.sleep(wait_seconds)
-        self._worker = worker(*arguments)
-
-    def run(self, task: Any, wait_seconds: float) -> Any:
-        time.sleep(wait_seconds)
-        return self._worker.run(task)
 
 
 @dataclass(eq=False)
@@ -113,9 +103,9 @@ class _Assignment:
     attempts: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class _InFlight:
-    """What a Ray reference stands for: a worker's start (no assignment) or its task."""
+    """What a request stands for: a worker's start (no assignment) or its task."""
 
     actor: Any
     assignment: _Assignment | None
@@ -123,73 +113,96 @@ class _InFlight:
     """When it was asked for; a task that waits in its worker's queue is not yet running, but its time counts."""
 
 
-class _Pool:
-    def __init__(self, worker: type, arguments: tuple[Any, ...], tasks: Sequence[Any], options: PoolOptions, monitor: Monitor | None) -> None:
-        self.worker, self.arguments, self.options, self.monitor = worker, arguments, options, monitor
-        self.queue = options.queue if isinstance(options, QueueOptions) else 1
-        self.waiting = deque(_Assignment(task) for task in tasks)
-        self.loads: dict[Any, int] = {}  # tasks in flight of each worker that has started
-        self.in_flight: dict[Any, _InFlight] = {}
-        self.start_failures = 0  # since a worker last started
-        self.without_worker_since = time.monotonic()
+class _Started:
+    """The workers that have started, and which tasks each holds; all its questions are answered without looking at every worker."""
 
-    @property
-    def num_running(self) -> int:
-        return sum(entry.assignment is not None for entry in self.in_flight.values())
+    def __init__(self, queue: int) -> None:
+        self._requests: dict[Any, set[int]] = {}
+        self._by_load: list[dict[Any, None]] = [{} for _ in range(queue + 1)]
+
+    def __bool__(self) -> bool:
+        return bool(self._requests)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._requests)
+
+    def add(self, actor: Any) -> None:
+        self._requests[actor] = set()
+        self._by_load[0][actor] = None
+
+    def remove(self, actor: Any) -> set[int]:
+        """Forget a worker; returns the requests it held."""
+        requests = self._requests.pop(actor, set())
+        self._by_load[len(requests)].pop(actor, None)
+        return requests
+
+    def least_loaded(self) -> Any | None:
+        """A worker that can take a task and holds the fewest; None where all are full."""
+        return next((next(reversed(actors)) for actors in self._by_load[:-1] if actors), None)
+
+    def take(self, actor: Any, request: int) -> None:
+        self._move(actor, lambda requests: requests.add(request))
+
+    def release(self, actor: Any, request: int) -> None:
+        if actor in self._requests:
+            self._move(actor, lambda requests: requests.discard(request))
+
+    def _move(self, actor: Any, change: Callable[[set[int]], None]) -> None:
+        requests = self._requests[actor]
+        del self._by_load[len(requests)][actor]
+        change(requests)
+        self._by_load[len(requests)][actor] = None
+
+
+class _Pool:
+    def __init__(
+        self, worker: type, arguments: tuple[Any, ...], tasks: Sequence[Any], options: PoolOptions, monitor: Monitor | None, actors: Actors
+    ) -> None:
+        self.worker, self.arguments, self.options, self.monitor, self.actors = worker, arguments, options, monitor, actors
+        self.waiting = deque(_Assignment(task) for task in tasks)
+        self.starting: dict[int, _InFlight] = {}
+        self.running: dict[int, _InFlight] = {}
+        self.started = _Started(options.queue if isinstance(options, QueueOptions) else 1)
+        self.start_failures = 0  # since a worker last started
+        self.looked = self.without_worker_since = actors.now()
 
     def start_worker(self) -> None:
-        threads = {"OMP_NUM_THREADS": str(max(1, math.ceil(self.options.num_cpus)))}
-        actor = (
-            ray.remote(_Host)
-            .options(
-                num_cpus=self.options.num_cpus,
-                num_gpus=self.options.num_gpus,
-                max_restarts=0,
-                max_concurrency=self.queue,
-                runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **threads}},
-            )
-            .remote()
-        )
-        reference = actor.start.remote(self.worker, self.arguments, delay_seconds(self.start_failures))
-        self.in_flight[reference] = _InFlight(actor, None, time.monotonic())
+        actor, request = self.actors.start(self.worker, self.arguments, delay_seconds(self.start_failures))
+        self.starting[request] = _InFlight(actor, None, self.actors.now())
 
     def dispatch(self) -> None:
-        while self.waiting and self.loads:
-            actor = min(self.loads, key=self.loads.__getitem__)
-            if self.loads[actor] >= self.queue:
-                return
+        while self.waiting and (actor := self.started.least_loaded()) is not None:
             assignment = self.waiting.popleft()
-            self.loads[actor] += 1
-            reference = actor.run.remote(assignment.task, delay_seconds(assignment.attempts))
-            self.in_flight[reference] = _InFlight(actor, assignment, time.monotonic())
+            request = self.actors.run(actor, assignment.task, delay_seconds(assignment.attempts))
+            self.started.take(actor, request)
+            self.running[request] = _InFlight(actor, assignment, self.actors.now())
 
     def collect(self) -> list[tuple[Any, Any]]:
-        ready, _ = ray.wait(list(self.in_flight), num_returns=1, timeout=POLL_TIMEOUT_SECONDS)
         results = []
-        for reference in ready:
-            entry = self.in_flight.pop(reference)
-            try:
-                result = ray.get(reference, timeout=RESULT_TIMEOUT_SECONDS)
-            except ray.exceptions.RayTaskError as error:
-                self._failed(entry, error.cause if isinstance(error.cause, Exception) else error)
-            except ray.exceptions.RayError as error:
-                self._failed(entry, WorkerLost(_first_line(error)))
-            else:
-                self.start_failures = 0
-                if entry.assignment:
-                    self.loads[entry.actor] -= 1
+        answers = self.actors.wait(LOOK_SECONDS)
+        for answer in sorted(answers, key=lambda answer: answer.error is not None):  # a worker's successes before its death
+            if (started := self.starting.pop(answer.request, None)) is not None:
+                self._has_started(started, answer)
+            elif (entry := self.running.pop(answer.request, None)) is not None:
+                self.started.release(entry.actor, answer.request)
+                if answer.error is not None:
+                    self._failed(entry, answer.error)
+                elif entry.assignment is not None:
                     self._count("committed")
-                    results.append((entry.assignment.task, result))
-                else:
-                    self.loads[entry.actor] = 0
+                    results.append((entry.assignment.task, answer.result))
+            # else it is the late answer of a worker that was given up
         self._check_clocks()
         return results
 
     def shut_down(self) -> None:
-        if not ray.is_initialized():  # a forgotten iterator is closed by the interpreter's exit, after Ray
+        self.actors.shut_down({*self.started, *(entry.actor for entry in self.starting.values())})
+
+    def _has_started(self, entry: _InFlight, answer: Answer) -> None:
+        if answer.error is not None:
+            self._failed(entry, answer.error)
             return
-        for actor in {*self.loads, *(entry.actor for entry in self.in_flight.values())}:
-            ray.kill(actor, no_restart=True)
+        self.start_failures = 0
+        self.started.add(entry.actor)
 
     def _failed(self, entry: _InFlight, error: Exception) -> None:
         if entry.assignment:
@@ -202,7 +215,7 @@ class _Pool:
             self.monitor.add("monosem_store_errors_total", 1)
         decision = decide(error, attempts, self.options.max_attempts)
         if decision in (Decision.RAISE, Decision.GIVE_UP):
-            ray.kill(entry.actor, no_restart=True)
+            self.actors.kill(entry.actor)
             if entry.assignment:
                 self._count("failed")
             raise final_error(error, what, attempts) from None
@@ -210,17 +223,14 @@ class _Pool:
         if entry.assignment:
             self.waiting.appendleft(entry.assignment)
             self._count("retried")
-        if decision is Decision.RETRY and entry.assignment:
-            self.loads[entry.actor] -= 1
-        else:
+        if decision is Decision.REPLACE or entry.assignment is None:
             self._replace(entry.actor, died=isinstance(error, WorkerLost))
 
     def _replace(self, actor: Any, died: bool) -> None:
         """Start another worker in its place. What else it was doing waits again; where the worker died, that may have been the reason, and counts."""
-        ray.kill(actor, no_restart=True)
-        self.loads.pop(actor, None)
-        for reference in [reference for reference, entry in self.in_flight.items() if entry.actor is actor]:
-            assignment = self.in_flight.pop(reference).assignment
+        self.actors.kill(actor)
+        for request in sorted(self.started.remove(actor)):
+            assignment = self.running.pop(request).assignment
             if assignment:
                 assignment.attempts += died
                 self.waiting.appendleft(assignment)
@@ -235,22 +245,25 @@ class _Pool:
             self.monitor.add(metric, 1, outcome=outcome)
 
     def _check_clocks(self) -> None:
-        now = time.monotonic()
-        limit = self.options.task_timeout_seconds
-        for reference, entry in list(self.in_flight.items()):
-            if reference in self.in_flight and entry.assignment and now - entry.since > limit:
-                del self.in_flight[reference]
+        now = self.actors.now()
+        if now - self.looked < LOOK_SECONDS:  # it takes a look at every task
+            return
+        self.looked, limit = now, self.options.task_timeout_seconds
+        for request, entry in [(request, entry) for request, entry in self.running.items() if now - entry.since > limit]:
+            if self.running.pop(request, None) is not None:  # else it was a task of a worker that has just been replaced
+                self.started.release(entry.actor, request)
                 self._failed(entry, WorkerLost(f"no answer within {limit:g} s"))
-        if self.loads:  # at least one worker has started
+        if self.started:
             self.without_worker_since = now
         elif self.waiting and now - self.without_worker_since > self.options.start_timeout_seconds:
             raise WorkerError(self._no_room())
 
     def _no_room(self) -> str:
-        options, free = self.options, ray.available_resources()
+        options = self.options
+        labels = f" on a node labelled {', '.join(f'{key}={value}' for key, value in options.labels.items())}" if options.labels else ""
         return (
             f"no {self.worker.__name__} has started within {options.start_timeout_seconds:g} s: each wants {options.num_cpus:g} CPUs and "
-            f"{options.num_gpus:g} GPUs, the cluster has {free.get('CPU', 0):g} and {free.get('GPU', 0):g} free. Ask for less, or add nodes"
+            f"{options.num_gpus:g} GPUs{labels}, {self.actors.room()}. Ask for less, or add nodes"
         )
 
 

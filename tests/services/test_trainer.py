@@ -13,19 +13,20 @@ import torch
 from safetensors.torch import load
 
 from sae.architectures.config import ReluConfig, TopKConfig
-from sae.dictionary_run import DictionaryConfig
 from sae.errors import DivergenceError, HookpointError, StorageError
-from sae.optimization import OptimizerConfig
 from sae.parallel import ALONE
-from sae.resampling import ResamplingConfig
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.training import TrainingConfig, train
+from sae.training.config import TrainingConfig
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.engine import train
+from sae.training.optimization import OptimizerConfig
+from sae.training.resampling import ResamplingConfig
+from services.actors import WORKER_ENVIRONMENT
 from services.trainer import RAY_TRAIN_DIRECTORY, TrainerOptions, train_dictionaries
 from services.training_worker import Reporter, TrainingTask, train_share, train_together
-from services.worker_pool import WORKER_ENVIRONMENT
 
 # Ray Train makes a context of Ray Data, which warns of its own defaults.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")

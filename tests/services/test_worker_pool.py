@@ -12,7 +12,8 @@ import pytest
 from ray import cloudpickle
 
 from sae.errors import HookpointError, StorageError, WorkerError
-from services.worker_pool import WORKER_ENVIRONMENT, PoolOptions, QueueOptions, run_pool
+from services.actors import WORKER_ENVIRONMENT
+from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
 pytestmark = pytest.mark.ray
@@ -21,6 +22,8 @@ SMALL = PoolOptions(num_cpus=0.25, max_attempts=3)
 
 class Squarer:
     """Squares numbers; misbehaves at the numbers it is told to, as often as told. Attempts are counted in files."""
+
+    TASKS_METRIC = "tasks"
 
     def __init__(self, directory: str, misbehaviour: dict[int, tuple[str, int]]) -> None:
         self.directory, self.misbehaviour = Path(directory), misbehaviour
@@ -86,12 +89,14 @@ class Restarts:
     """A monitor that remembers."""
 
     def __init__(self) -> None:
-        self.total = 0.0
+        self.total = self.store_errors = 0.0
         self.outcomes: Counter[str] = Counter()
 
     def add(self, metric: str, amount: float, /, **labels: str) -> None:
         if metric == "tasks":
             self.outcomes[labels["outcome"]] += int(amount)
+        elif metric == "monosem_store_errors_total":
+            self.store_errors += amount
         else:
             assert metric == "monosem_worker_restarts_total"
             self.total += amount
@@ -142,7 +147,9 @@ def test_a_worker_that_does_not_answer_is_replaced(ray_cluster, tmp_path):
 
 
 def test_a_storage_error_is_tried_again_by_the_same_worker(ray_cluster, tmp_path):
-    assert list(run_pool(Squarer, (str(tmp_path), {3: ("storage", 1)}), [3], 1, SMALL)) == [(3, 9)]
+    told = Restarts()
+    assert list(run_pool(Squarer, (str(tmp_path), {3: ("storage", 1)}), [3], 1, SMALL, told)) == [(3, 9)]
+    assert (told.total, told.store_errors, told.outcomes) == (0, 1, {"retried": 1, "committed": 1})
     assert len({path.name.split(".")[2] for path in tmp_path.iterdir()}) == 1
 
 
@@ -159,8 +166,11 @@ def test_a_users_mistake_is_raised_at_once_as_itself(ray_cluster, tmp_path):
     ("kind", "expected", "message"), [("bug", WorkerError, "task 3 of Squarer failed 2 times"), ("storage", StorageError, "^503$")]
 )
 def test_a_task_that_uses_up_its_attempts_ends_the_pool(ray_cluster, tmp_path, kind, expected, message):
+    told = Restarts()
     with pytest.raises(expected, match=message):
-        list(run_pool(Squarer, (str(tmp_path), {3: (kind, 9)}), [3], 1, PoolOptions(num_cpus=0.25, max_attempts=2)))
+        list(run_pool(Squarer, (str(tmp_path), {3: (kind, 9)}), [3], 1, PoolOptions(num_cpus=0.25, max_attempts=2), told))
+    assert told.outcomes == {"retried": 1, "failed": 1}
+    assert told.store_errors == (2 if kind == "storage" else 0)
     assert attempts(tmp_path, 3) == 2
 
 
