@@ -197,6 +197,8 @@ workerGroupSpecs:
     replicas: {{ $group.minReplicas }}
     minReplicas: {{ $group.minReplicas }}
     maxReplicas: {{ $group.maxReplicas }}
+    # Labels of Ray's nodes, by which work finds its group; the autoscaler knows them of a group at zero, too.
+    labels: {monosem-group: {{ $name }}}
     rayStartParams:
       metrics-export-port: "8080"
     template: {{ include "monosem.rayPod" (list $ $group $name) | nindent 6 }}

@@ -10,6 +10,10 @@ from chart import CHART, EXAMPLES, ROOT, example, of_kind, pod_templates, render
 
 from jobs.cli import STAGES, VERBS
 
+MINE = {
+    "gpus": 0, "spot": False, "resources": {"cpu": "1", "memory": "1Gi"}, "sharedMemory": "1Gi", "temporary": "1Gi",
+    "nodeSelector": {}, "tolerations": [], "affinity": {},
+}  # fmt: skip
 JOB = {"jobs": {"one": {"verb": "harvest", "config": "/opt/monosem/configs/quickstart.yaml"}}}
 
 
@@ -76,6 +80,12 @@ class TestRayCluster:
         pod = group(values, "harvest")["template"]["spec"]
         assert pod["nodeSelector"] == {"pool": "spot"}
         assert {"key": "spot", "operator": "Exists"} in pod["tolerations"]
+
+    def test_every_group_labels_its_nodes_so_that_work_can_be_bound_to_it(self):
+        groups = cluster({"groups": {"mine": {"enabled": True, "minReplicas": 0, "maxReplicas": 1} | MINE}})["workerGroupSpecs"]
+        assert {each["groupName"]: each["labels"] for each in groups} == {
+            name: {"monosem-group": name} for name in ("harvest", "train", "evaluate", "mine")
+        }
 
     def test_a_group_that_is_switched_off_is_not_there(self):
         names = {each["groupName"] for each in cluster({"groups": {"train": {"enabled": False}}})["workerGroupSpecs"]}
@@ -236,6 +246,20 @@ class TestJobs:
         assert config.output == job["set"]["output"]
         assert (config.cluster.metrics_host, config.cluster.metrics_port) == ("0.0.0.0", 9464)
         assert config.harvest.num_workers == job["set"].get("harvest", {}).get("num_workers", config.harvest.num_workers)
+
+    @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+    def test_where_there_are_several_groups_the_examples_say_which_one_does_what(self, path):
+        from jobs.loading import load_config
+
+        values = yaml.safe_load(path.read_text())
+        groups = {each["groupName"]: each["template"] for each in cluster(values)["workerGroupSpecs"]}
+        words = self.entrypoint(values)
+        file = words[words.index("-c") + 1].replace("/opt/monosem/configs", str(ROOT / "deploy/configs"))
+        config = load_config(file, words[words.index("-c") + 2 :])
+        for stage in (config.harvest.pool, config.trainer, config.evaluation.pool, config.interpretation.pool):
+            if len(groups) > 1:
+                limits = container(groups[stage.labels["monosem-group"]])["resources"]["limits"]
+                assert stage.num_gpus <= limits.get("nvidia.com/gpu", 0)
 
     def test_hostile_and_awkward_values_reach_the_job_as_they_are(self):
         text = 'it\'s "quoted" $(reboot) ; `x` \\ ü'
