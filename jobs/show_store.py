@@ -53,7 +53,7 @@ def _unfinished(place: Place) -> str:
         receipts = [Receipt.parse(place.get_json(receipt_key(hookpoint, shard))) for shard in sample]
         if sum(receipt.rows for receipt in receipts):
             size = sum(receipt.bytes for receipt in receipts)
-            lines += _hookpoint_lines(plan, hookpoint, f"{_size(size)} in {len(sample)} shards looked at", size, merge_statistics(receipts))
+            lines += _hookpoint_lines(plan, hookpoint, f"{_size(size)} in {len(sample)} shards looked at", size, merge_statistics([receipts]))
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ trace in it.
 """
 
 import hashlib
-import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
@@ -23,11 +23,13 @@ from sae.config import Config
 from sae.errors import InputError, PlanError
 from sae.storage import Place, to_json
 from sae.store.schema import Compression, StoreDtype
+from sae.store.statistics import HookpointStatistics, RowTotals, merge_statistics
 
 SCHEMA_VERSION: Final = 2
 MANIFEST_KEY = "manifest.json"
 PLAN_KEY = "plan.json"
 CONCURRENT_READS = 16  # small objects in an object store take tens of milliseconds each
+RECEIPTS_AT_ONCE = 512  # each holds a sum for every element of its activations
 
 
 class StorePlan(Config):
@@ -77,30 +79,12 @@ class ShardEntry(Config):
     tokens_sha256: str = Field(description="of the object with the shard's sequences")
 
 
-class Receipt(ShardEntry):
-    """Proof that a shard is whole, with sums over its rows as stored (`sae.store.encoding.RowSums` says how they are added)."""
-
-    sum: list[float] = Field(description="sum of x, [d_in]")
-    sum_squared_norm: float = Field(description="sum of ‖x‖²")
-    sum_norm: float = Field(description="sum of ‖x‖")
-    position_rows: list[NonNegativeInt] = Field(description="rows at each position of a sequence, [context_length]")
-    position_sum_norm: list[float] = Field(description="sum of ‖x‖ at each position, [context_length]")
+class Receipt(ShardEntry, RowTotals):
+    """Proof that a shard is whole, with sums over its rows."""
 
     def entry(self) -> ShardEntry:
         """What the manifest keeps of it."""
         return ShardEntry(**self.model_dump(include=set(ShardEntry.model_fields)))
-
-
-class HookpointStatistics(Config):
-    """Statistics of all stored activations x of a hookpoint."""
-
-    rows: PositiveInt
-    mean: list[float] = Field(description="mean of x, [d_in]")
-    mean_squared_norm: float = Field(description="mean of ‖x‖²")
-    mean_norm: float = Field(description="mean of ‖x‖")
-    variance: float = Field(description="mean of ‖x − mean‖², summed over the d_in elements")
-    position_rows: list[NonNegativeInt] = Field(description="rows at each position of a sequence, [context_length]")
-    position_mean_norm: list[float] = Field(description="mean of ‖x‖ at each position, 0 where no row is, [context_length]")
 
 
 class StoreManifest(Config):
@@ -183,41 +167,16 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
     missing = missing_shards(place, plan)
     if missing:
         raise InputError(f"{place.url} lacks {len(missing)} of {plan.num_shards} shards, the first is {missing[0]}: run the harvest again")
-    receipts = {hookpoint: _read_receipts(place, plan, hookpoint) for hookpoint in sorted(plan.hookpoints)}
-    shards = {hookpoint: [receipt.entry() for receipt in found] for hookpoint, found in receipts.items()}
+    shards: dict[str, list[ShardEntry]] = {}
+    statistics = {}
+    for hookpoint in sorted(plan.hookpoints):
+        entries = shards[hookpoint] = []
+        statistics[hookpoint] = merge_statistics(_read_receipts(place, plan, hookpoint, entries))
     content = {"plan": plan.identity(), "shards": {name: [entry.model_dump() for entry in entries] for name, entries in shards.items()}}
-    manifest = StoreManifest(
-        plan=plan,
-        shards=shards,
-        statistics={hookpoint: merge_statistics(found) for hookpoint, found in receipts.items()},
-        digest=hashlib.sha256(to_json(content)).hexdigest(),
-    )
+    manifest = StoreManifest(plan=plan, shards=shards, statistics=statistics, digest=hashlib.sha256(to_json(content)).hexdigest())
+    del content  # of a large store, some hundred megabytes
     place.put_json(MANIFEST_KEY, manifest.model_dump(mode="json"))
     return manifest
-
-
-def merge_statistics(receipts: list[Receipt]) -> HookpointStatistics:
-    """Statistics of all rows from the sums of the shards, each total rounded once, whatever their order.
-
-    Raises:
-        InputError: the shards hold no row at all.
-    """
-    rows = sum(receipt.rows for receipt in receipts)
-    if rows == 0:
-        raise InputError("the store holds no activation, since every token is a special one: check the corpus and the tokenizer")
-    mean = [math.fsum(column) / rows for column in zip(*(receipt.sum for receipt in receipts if receipt.rows), strict=True)]
-    mean_squared_norm = math.fsum(receipt.sum_squared_norm for receipt in receipts) / rows
-    position_rows = [sum(column) for column in zip(*(receipt.position_rows for receipt in receipts), strict=True)]
-    position_sums = map(math.fsum, zip(*(receipt.position_sum_norm for receipt in receipts), strict=True))
-    return HookpointStatistics(
-        rows=rows,
-        mean=mean,
-        mean_squared_norm=mean_squared_norm,
-        mean_norm=math.fsum(receipt.sum_norm for receipt in receipts) / rows,
-        variance=max(0.0, mean_squared_norm - math.fsum(value * value for value in mean)),
-        position_rows=position_rows,
-        position_mean_norm=[total / max(1, count) for total, count in zip(position_sums, position_rows, strict=True)],
-    )
 
 
 def _check_schema(place: Place, key: str, plan: Any) -> None:
@@ -229,9 +188,14 @@ def _check_schema(place: Place, key: str, plan: Any) -> None:
         raise InputError(f"{place.path(key)} was written by a {age} version: it has schema {version}, this one knows {SCHEMA_VERSION}; {remedy}")
 
 
-def _read_receipts(place: Place, plan: StorePlan, hookpoint: str) -> list[Receipt]:
+def _read_receipts(place: Place, plan: StorePlan, hookpoint: str, entries: list[ShardEntry]) -> Iterator[list[Receipt]]:
+    """Receipts in blocks; what the manifest keeps of them goes to `entries`. All at once, those of a large store take gigabytes."""
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-        return list(pool.map(lambda shard: Receipt.parse(place.get_json(receipt_key(hookpoint, shard))), range(plan.num_shards)))
+        for first in range(0, plan.num_shards, RECEIPTS_AT_ONCE):
+            numbers = range(first, min(first + RECEIPTS_AT_ONCE, plan.num_shards))
+            block = list(pool.map(lambda shard: Receipt.parse(place.get_json(receipt_key(hookpoint, shard))), numbers))
+            entries += [receipt.entry() for receipt in block]
+            yield block
 
 
 def _short(value: Any) -> str:

@@ -66,4 +66,4 @@ def _read_receipt(place: Place, key: str) -> Receipt | InputError:
 
 
 def _agrees(manifest: StoreManifest, hookpoint: str, receipts: list[Receipt]) -> bool:
-    return merge_statistics(receipts) == manifest.statistics[hookpoint]
+    return merge_statistics([receipts]) == manifest.statistics[hookpoint]
