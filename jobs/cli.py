@@ -50,6 +50,12 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", action="store_true", help="train while the harvest still runs, where the cluster has room for both")
 
 
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rates", metavar="FILE", help="lines of `make bench` from a machine of the kind that is planned for; else this one is measured"
+    )
+
+
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", help="a run, corpus, store or dictionary: a path or URL")
     parser.add_argument("--verify", action="store_true", help="read every object again and compare it with its receipt")
@@ -86,7 +92,7 @@ VERBS = {
     "evaluate": Verb("measure the dictionaries on held-out text", _STAGE),
     "interpret": Verb("explain every feature and score the explanations", _STAGE),
     "report": Verb("gather what is there into one HTML file", _STAGE),
-    "plan": Verb("say beforehand what a run will take", "jobs.plan:plan_verb"),
+    "plan": Verb("say beforehand what a run will take", "jobs.plan:plan_verb", _plan_arguments),
     "show": Verb("say what lies at a path or URL", "jobs.show:show_verb", _show_arguments, configured=False),
     "clean": Verb("find what a store holds beside itself, and delete it", "jobs.clean:clean_verb", _clean_arguments, configured=False),
     "serve": Verb("show the report of a run over HTTP", "jobs.serve:serve_verb", _serve_arguments, configured=False),

@@ -8,6 +8,7 @@ from sae.pretraining import PretrainingConfig
 from sae.storage import Place
 from sae.subject import SubjectConfig
 from sae.training.config import TrainingConfig
+from services.capacity import PlanConfig
 from services.cluster import ClusterConfig
 from services.evaluator import EvaluationConfig
 from services.harvester import HarvestConfig
@@ -29,6 +30,7 @@ class RunConfig(Config):
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurement on held-out text")
     interpretation: InterpretationConfig = Field(InterpretationConfig(), description="explanations and their scores")
     cluster: ClusterConfig = Field(ClusterConfig(), description="where it runs")
+    plan: PlanConfig = Field(PlanConfig(), description="prices and bandwidths, for `monosem plan` alone")
 
     @property
     def place(self) -> Place:

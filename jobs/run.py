@@ -124,7 +124,7 @@ def _version(package: str) -> str:
 
 def _write_resolved(config: RunConfig) -> None:
     place, key = config.place, "config.json"
-    resolved = config.model_dump(mode="json", exclude={"cluster"})
+    resolved = config.model_dump(mode="json", exclude={"cluster", "plan"})
     if place.exists(key):
         found = place.get_json(key)
         differing = [section for section in ("subject", "corpus", "store") if found.get(section) != resolved[section]]

@@ -7,16 +7,15 @@ from sae.storage import Place
 from sae.store.lease import read_lease
 from sae.store.manifest import (
     MANIFEST_KEY,
-    HookpointStatistics,
     Receipt,
     StorePlan,
-    merge_statistics,
     missing_shards,
     read_manifest,
     read_plan,
     receipt_key,
 )
 from sae.store.schema import TORCH_DTYPES
+from sae.store.statistics import HookpointStatistics, merge_statistics
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 COLUMNS = 64

@@ -97,6 +97,11 @@ class Subject:
         """The names that `activations` knows."""
         return sorted(self._bridge.hook_dict)
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the model, its embeddings included."""
+        return sum(parameter.numel() for parameter in self._plain.parameters())
+
     def check_hookpoint(self, hookpoint: str) -> None:
         """Raise HookpointError, naming the nearest hookpoints, if there is none of this name; aliases are names too."""
         known = self._bridge.hook_dict

@@ -19,7 +19,6 @@ from sae.store.download import Downloads
 from sae.store.manifest import (
     MANIFEST_KEY,
     PLAN_KEY,
-    HookpointStatistics,
     ShardEntry,
     StoreManifest,
     StorePlan,
@@ -30,6 +29,7 @@ from sae.store.manifest import (
 )
 from sae.store.schema import ShardRows, row_bytes
 from sae.store.shards import OpenShards, checksum
+from sae.store.statistics import HookpointStatistics
 
 
 class Store:

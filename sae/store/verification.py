@@ -11,8 +11,9 @@ from functools import partial
 
 from sae.errors import InputError
 from sae.storage import Place, to_json
-from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, Receipt, StoreManifest, merge_statistics, read_plan, receipt_key
+from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, Receipt, StoreManifest, read_plan, receipt_key
 from sae.store.reader import Store
+from sae.store.statistics import merge_statistics
 
 
 def verify_store(place: Place) -> Sequence[str]:

@@ -1,0 +1,248 @@
+"""Rates of a run's stages: measured on this machine for some seconds, or taken from the lines of `make bench`.
+
+Measured with as many processes at once as a stage has workers here, each with a worker's threads: two busy cores are slower than twice one.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jobs.config import RunConfig
+from sae.architectures.base import Dictionary
+from sae.architectures.registry import build_dictionary
+from sae.errors import FailureError, InputError
+from sae.evaluation.passes import evaluate_sequences
+from sae.storage import Place
+from sae.store.manifest import StorePlan
+from sae.store.writer import write_shard
+from sae.subject import Subject
+from sae.training.dictionary_config import DictionaryConfig
+from sae.training.optimization import build_optimizer
+from services.capacity import Rates
+from services.devices import device
+
+PHASE_SECONDS = 2.0
+START_TIMEOUT_SECONDS = 300.0
+FIRST_STEPS = 100  # of a ReLU dictionary, while up to half of its features fire
+TYPICAL_L0 = 32
+TOKENS = 8192  # of a shard that is made to be timed
+# Of the quickstart, each on one core of an AMD EPYC (AVX-512): what takes longer than one would want to measure beforehand.
+EXPLAIN_FEATURES_PER_SECOND = 75.0
+RAY_WORKER_SECONDS = 1.0  # a worker process and its imports of Ray, beside its model
+RAY_TRAIN_SECONDS = 10.0  # one fit, with its checks and its end
+# The machine of `make bench` and its sizes; its harvest runs on two threads, its training step on all of two cores.
+BENCH_CORES, BENCH_BATCH, BENCH_ENCODE = 2, 4096, 512 * 4096
+BENCH_STEPS = {"topk": "train_step_topk", "relu": "train_step_relu"}
+
+
+def measured_rates(config: RunConfig, widths: dict[str, int]) -> Rates:
+    """Run each expensive step for a moment, in processes beside each other.
+
+    Raises:
+        FailureError: a process ended without an answer.
+    """
+    cores = os.cpu_count() or 1
+    harvesters = _here(config.harvest.num_workers, config.harvest.pool.num_cpus, cores)
+    trainers = min(config.trainer.num_workers, len(config.training.dictionaries), cores)
+    train_threads = max(1, math.ceil(config.trainer.num_cpus) or cores // trainers)
+    counts = {"harvest": harvesters, "train": trainers}
+    processes = max(counts.values())
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(processes), context.SimpleQueue()
+    workers = [
+        context.Process(target=_measure, args=(_Duty(rank, counts, train_threads, config, widths, time.time()), barrier, answers), daemon=True)
+        for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(START_TIMEOUT_SECONDS)
+    if any(worker.exitcode != 0 for worker in workers):
+        for worker in workers:
+            worker.terminate()
+        raise FailureError("measuring this machine failed (see above): give the plan --rates FILE instead")
+    found = [answers.get() for _ in workers]
+    slowest = {name: min(each[name] for each in found if name in each) for name in ("tokenise", "harvest", "evaluate", "read", "train")}
+    return Rates(
+        **slowest,
+        explain=EXPLAIN_FEATURES_PER_SECOND,
+        start_seconds=max(each["start"] for each in found) + RAY_WORKER_SECONDS,
+        train_start_seconds=RAY_TRAIN_SECONDS,
+        train_extra_seconds=max(each.get("extra", 0.0) for each in found),
+    )
+
+
+def rates_of_bench(path: str, config: RunConfig, subject: Subject, widths: dict[str, int], embedded_parameters: int) -> Rates:
+    """What the lines of `make bench` say of a worker, scaled by arithmetic to this run's model and dictionaries.
+
+    Raises:
+        InputError: no such file, or not the lines of `harvest` and of a training step.
+    """
+    lines = _bench_lines(path)
+    gpu = bool(lines["harvest"]["machine"]["gpu"])
+    threads = BENCH_CORES if not gpu else 1
+    scale = embedded_parameters / max(1, subject.num_parameters)
+    harvest = lines["harvest"]["value"] / threads * (1 if gpu else max(1, math.ceil(config.harvest.pool.num_cpus))) * scale
+    d_in, seconds = widths[config.hookpoint], 0.0
+    for dictionary in config.training.dictionaries:
+        name = BENCH_STEPS.get(dictionary.sae.architecture, "")
+        step = lines[name if name in lines else next(each for each in BENCH_STEPS.values() if each in lines)]
+        seconds += step["value"] / 1e3 / BENCH_BATCH * dictionary.sae.d_sae * d_in / BENCH_ENCODE
+    own = max(1, -(-len(config.training.dictionaries) // config.trainer.num_workers))
+    seconds *= own / len(config.training.dictionaries)
+    share = 1.0 if gpu or not config.trainer.num_cpus else math.ceil(config.trainer.num_cpus) / BENCH_CORES
+    passes = 3 + len(config.training.dictionaries)
+    return Rates(
+        tokenise=400_000.0, harvest=harvest, train=share / seconds, evaluate=harvest / passes / 2, read=harvest / 2,
+        explain=EXPLAIN_FEATURES_PER_SECOND, start_seconds=5.0 + RAY_WORKER_SECONDS, train_start_seconds=RAY_TRAIN_SECONDS,
+    )  # fmt: skip
+
+
+def _bench_lines(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the rates {path!r}: {error.strerror} (make bench > FILE)") from None
+    try:
+        lines = {line["benchmark"]: line for line in map(json.loads, text.splitlines()) if "value" in line}
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{path} is not the output of `make bench`: one JSON object a line, each with a benchmark") from None
+    if "harvest" not in lines or not {*BENCH_STEPS.values()} & set(lines):
+        raise InputError(f"{path} lacks the benchmarks harvest and train_step_topk or train_step_relu, it has {', '.join(sorted(lines)) or 'none'}")
+    return lines
+
+
+def _here(workers: int, cpus: float, cores: int) -> int:
+    return max(1, min(workers, int(cores / max(1.0, cpus))))
+
+
+@dataclass(frozen=True)
+class _Duty:
+    """What one process is told."""
+
+    rank: int
+    counts: dict[str, int]
+    train_threads: int
+    config: RunConfig
+    widths: dict[str, int]
+    asked: float
+
+
+def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
+    """One process: the harvest's stages beside the other harvesters, then training beside the other trainers."""
+    rank, counts, config = duty.rank, duty.counts, duty.config
+    where = device()
+    torch.set_num_threads(max(1, math.ceil(config.harvest.pool.num_cpus)))
+    subject = Subject.load(config.subject, where)
+    found = {"start": time.time() - duty.asked}
+    tokens = torch.randint(0, subject.d_vocab, _sequences(config), generator=torch.Generator().manual_seed(rank))
+    activations = subject.activations(tokens.to(where), [config.hookpoint])[config.hookpoint].flatten(0, 1).float()
+    dictionaries = {each.name: _begun(each, activations) for each in config.training.dictionaries}
+    phases: list[tuple[str, Callable[[], int]]] = [
+        ("tokenise", lambda: _tokenise(subject)),
+        ("harvest", lambda: _harvest(config, subject, duty.widths, tokens)),
+        ("evaluate", lambda: _evaluate(config, subject, dictionaries, activations, tokens)),
+        ("read", lambda: _read(config, subject, dictionaries, tokens)),
+    ]
+    for name, work in phases:
+        barrier.wait(START_TIMEOUT_SECONDS)
+        if rank < counts["harvest"]:
+            found[name] = _per_second(work)
+    barrier.wait(START_TIMEOUT_SECONDS)
+    if rank < counts["train"]:
+        torch.set_num_threads(duty.train_threads)
+        mine = config.training.dictionaries[rank :: counts["train"]]
+        steps = [_step_seconds(each, activations, config.training.batch_size) for each in mine]
+        found["train"] = config.training.batch_size / sum(typical for typical, _ in steps)
+        found["extra"] = sum(FIRST_STEPS * max(0.0, first - typical) for typical, first in steps)
+    answers.put(found)
+
+
+def _sequences(config: RunConfig) -> tuple[int, int]:
+    length = config.corpus.context_length
+    return max(2, TOKENS // length), length
+
+
+def _per_second(work: Callable[[], int]) -> float:
+    work()
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < PHASE_SECONDS:
+        done += work()
+    return done / (time.perf_counter() - began)
+
+
+def _tokenise(subject: Subject) -> int:
+    text = Path(torch.nn.functional.__file__).read_text(encoding="utf-8")
+    return sum(map(len, subject.tokenizer.encode([text])))
+
+
+def _harvest(config: RunConfig, subject: Subject, widths: dict[str, int], tokens: Tensor) -> int:
+    plan = StorePlan(
+        subject="plan", subject_digest="plan", corpus_digest="plan", context_length=tokens.shape[1], hookpoints=widths, dtype=config.harvest.dtype,
+        compression=config.harvest.compression, num_sequences=len(tokens), sequences_per_shard=len(tokens),
+        tokens_per_sequence=config.harvest.tokens_per_sequence, special_token_ids=sorted(subject.tokenizer.special_token_ids),
+    )  # fmt: skip
+    parts = [subject.activations(part.to(subject.device), list(widths)) for part in tokens.split(config.harvest.sequences_per_forward)]
+    activations = {name: torch.cat([part[name] for part in parts]) for name in widths}
+    with tempfile.TemporaryDirectory() as scratch:
+        write_shard(Place(scratch), plan, 0, tokens.numpy().astype(np.uint32), activations)
+    return tokens.numel()
+
+
+def _evaluate(config: RunConfig, subject: Subject, dictionaries: dict[str, Dictionary], activations: Tensor, tokens: Tensor) -> int:
+    part = tokens[: config.evaluation.sequences_per_forward].to(subject.device)
+    evaluate_sequences(subject, config.hookpoint, dictionaries, activations.mean(0), part, 0)
+    return part.numel()
+
+
+def _read(config: RunConfig, subject: Subject, dictionaries: dict[str, Dictionary], tokens: Tensor) -> int:
+    part = tokens[: config.evaluation.sequences_per_forward].to(subject.device)
+    x = subject.activations(part, [config.hookpoint])[config.hookpoint].flatten(0, 1).float()
+    for dictionary in dictionaries.values():
+        dictionary.encode_sparse(x)
+    return part.numel()
+
+
+def _begun(config: DictionaryConfig, vectors: Float[Tensor, "vector d_in"], typical: bool = True) -> Dictionary:
+    """A dictionary as training begins it, or as it is for most of the training: a ReLU's begins with half of all features firing."""
+    dictionary = build_dictionary(config.sae, vectors.shape[1]).to(vectors.device)
+    scale = vectors.shape[1] ** 0.5 / float(vectors.norm(dim=1).mean())
+    dictionary.input_scale.fill_(scale)
+    dictionary.initialize(vectors.mean(0) * scale, torch.Generator().manual_seed(0))
+    if typical and config.sae.architecture == "relu":
+        with torch.no_grad():
+            pre = (vectors[:256] * scale - dictionary.b_dec) @ dictionary.W_enc + dictionary.b_enc
+            dictionary.b_enc.sub_(pre.flatten().kthvalue(pre.numel() - TYPICAL_L0 * len(pre)).values)
+    return dictionary
+
+
+def _step_seconds(config: DictionaryConfig, vectors: Float[Tensor, "vector d_in"], batch_size: int) -> tuple[float, float]:
+    """Of a typical step, and of one of the first."""
+    x = vectors[torch.randint(0, len(vectors), (batch_size,), generator=torch.Generator().manual_seed(0))]
+    found = []
+    for typical in (True, False):
+        dictionary = _begun(config, vectors, typical)
+        optimizer = build_optimizer(dictionary, config.optimizer)
+
+        def step(dictionary: Dictionary = dictionary, optimizer: Any = optimizer) -> int:
+            optimizer.zero_grad(set_to_none=True)
+            dictionary.training_pass(x).losses["total"].backward()
+            dictionary.before_step()
+            optimizer.step()
+            dictionary.after_step()
+            return 1
+
+        found.append(1 / _per_second(step))
+    return found[0], found[1]
