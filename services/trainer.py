@@ -98,24 +98,17 @@ def train_dictionaries(
     options = options or TrainerOptions()
     check_sinks(options.log_to, Place(output_url))
     num_workers = worker_count(config, options)
-    min_workers = min(options.min_workers or num_workers, num_workers)
     threads = math.ceil(_worker_cpus(options, num_workers))
     if options.num_gpus:  # otherwise the workers would meet as strangers, in NCCL
         probe = PoolOptions(num_cpus=0, num_gpus=options.num_gpus, labels=options.labels, start_timeout_seconds=GPU_TIMEOUT_SECONDS)
         list(run_pool(GpuProbe, (), [None], 1, probe))
-    resources = {"CPU": reserved_cpus(options, num_workers, overlap is not None), **({"GPU": options.num_gpus} if options.num_gpus else {})}
     with _ray_train_storage(Place(output_url)) as storage:
         scratch = Place(output_url).child(RAY_TRAIN_DIRECTORY, storage["name"]).url
         task = TrainingTask(config, store_url, hookpoint, output_url, options.shared, monitor, threads, scratch, overlap, options.log_to)
         trainer = TorchTrainer(
             train_in_worker,
             train_loop_config={"task": task},
-            scaling_config=ScalingConfig(
-                num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
-                use_gpu=options.num_gpus > 0,
-                resources_per_worker=resources,
-                label_selector=dict(options.labels) or None,
-            ),
+            scaling_config=_scaling_config(options, num_workers, overlap is not None),
             torch_config=_torch_config(options),
             run_config=_run_config(options, storage, threads),
         )
@@ -126,6 +119,17 @@ def train_dictionaries(
     if isinstance(outcome, MonosemError):
         raise outcome
     return outcome
+
+
+def _scaling_config(options: TrainerOptions, num_workers: int, overlapped: bool) -> ScalingConfig:
+    min_workers = min(options.min_workers or num_workers, num_workers)
+    gpus = {"GPU": options.num_gpus} if options.num_gpus else {}
+    return ScalingConfig(
+        num_workers=num_workers if min_workers == num_workers else (min_workers, num_workers),
+        use_gpu=options.num_gpus > 0,
+        resources_per_worker={"CPU": reserved_cpus(options, num_workers, overlapped), **gpus},
+        label_selector=dict(options.labels) or None,
+    )
 
 
 def _torch_config(options: TrainerOptions) -> TorchConfig:

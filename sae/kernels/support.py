@@ -101,7 +101,7 @@ def _lower_bound(pre: Float[Tensor, "rows d_sae"], k: int) -> Float[Tensor, "row
     """
     rows, width = pre.shape
     groups = max(64, 1 << (2 * k - 1).bit_length())
-    maxima = pre.view(rows, width // groups, groups).amax(1) if width % groups == 0 else pre
+    maxima = pre.view(rows, width // groups, groups).amax(1) if width and width % groups == 0 else pre  # a worker may hold no feature
     return maxima.topk(k, sorted=True).values[:, -1:].clamp_min(torch.finfo(pre.dtype).tiny)
 
 

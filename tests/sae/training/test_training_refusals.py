@@ -68,12 +68,14 @@ class Spoilt:
         self.rows, self.row, self.value = rows, row, value
 
     def pieces(self, start, stop):
+        pieces = []
         for piece in self.rows.pieces(start, stop):
             if start <= self.row < start + len(piece):
                 piece = piece.clone()
                 piece[self.row - start, 3] = self.value
-            yield piece
+            pieces.append(piece)
             start += len(piece)
+        return pieces
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
