@@ -24,6 +24,7 @@ from sae.architectures.base import Dictionary
 from sae.architectures.registry import build_dictionary
 from sae.errors import FailureError, InputError
 from sae.evaluation.passes import evaluate_sequences
+from sae.interpretation.sources import NeuronSource, RandomSource
 from sae.storage import Place
 from sae.store.manifest import StorePlan
 from sae.store.writer import write_shard
@@ -39,8 +40,8 @@ FIRST_STEPS = 100  # of a ReLU dictionary, while up to half of its features fire
 TYPICAL_L0 = 32
 TOKENS = 8192  # of a shard that is made to be timed
 # Of the quickstart, each on one core of an AMD EPYC (AVX-512): what takes longer than one would want to measure beforehand.
-EXPLAIN_FEATURES_PER_SECOND = 75.0
-RAY_WORKER_SECONDS = 1.0  # a worker process and its imports of Ray, beside its model
+EXPLAIN_FEATURES_PER_SECOND = 60.0
+RAY_WORKER_SECONDS = 4.0  # a worker process of Ray and its imports, beside its model
 RAY_TRAIN_SECONDS = 10.0  # one fit, with its checks and its end
 # The machine of `make bench` and its sizes; its harvest runs on two threads, its training step on all of two cores.
 BENCH_CORES, BENCH_BATCH, BENCH_ENCODE = 2, 4096, 512 * 4096
@@ -62,7 +63,7 @@ def measured_rates(config: RunConfig, widths: dict[str, int]) -> Rates:
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(processes), context.SimpleQueue()
     workers = [
-        context.Process(target=_measure, args=(_Duty(rank, counts, train_threads, config, widths, time.time()), barrier, answers), daemon=True)
+        context.Process(target=_measure, args=(_Duty(rank, counts, train_threads, config, widths), barrier, answers), daemon=True)
         for rank in range(processes)
     ]
     for worker in workers:
@@ -106,7 +107,7 @@ def rates_of_bench(path: str, config: RunConfig, subject: Subject, widths: dict[
     passes = 3 + len(config.training.dictionaries)
     return Rates(
         tokenise=400_000.0, harvest=harvest, train=share / seconds, evaluate=harvest / passes / 2, read=harvest / 2,
-        explain=EXPLAIN_FEATURES_PER_SECOND, start_seconds=5.0 + RAY_WORKER_SECONDS, train_start_seconds=RAY_TRAIN_SECONDS,
+        explain=EXPLAIN_FEATURES_PER_SECOND, start_seconds=2.0 + RAY_WORKER_SECONDS, train_start_seconds=RAY_TRAIN_SECONDS,
     )  # fmt: skip
 
 
@@ -137,7 +138,6 @@ class _Duty:
     train_threads: int
     config: RunConfig
     widths: dict[str, int]
-    asked: float
 
 
 def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
@@ -145,8 +145,9 @@ def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
     rank, counts, config = duty.rank, duty.counts, duty.config
     where = device()
     torch.set_num_threads(max(1, math.ceil(config.harvest.pool.num_cpus)))
+    began = time.perf_counter()
     subject = Subject.load(config.subject, where)
-    found = {"start": time.time() - duty.asked}
+    found = {"start": time.perf_counter() - began}
     tokens = torch.randint(0, subject.d_vocab, _sequences(config), generator=torch.Generator().manual_seed(rank))
     activations = subject.activations(tokens.to(where), [config.hookpoint])[config.hookpoint].flatten(0, 1).float()
     dictionaries = {each.name: _begun(each, activations) for each in config.training.dictionaries}
@@ -212,6 +213,8 @@ def _read(config: RunConfig, subject: Subject, dictionaries: dict[str, Dictionar
     x = subject.activations(part, [config.hookpoint])[config.hookpoint].flatten(0, 1).float()
     for dictionary in dictionaries.values():
         dictionary.encode_sparse(x)
+    NeuronSource(x.shape[1]).firings(x)
+    RandomSource(x.mean(0).cpu(), max(1, config.interpretation.num_random_directions), 0).firings(x)
     return part.numel()
 
 

@@ -21,6 +21,7 @@ from sae.corpus.packing import TokenCorpus
 from sae.errors import ConfigError, InputError, PlanError, WidthError
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, build_report, finished_report, write_report
+from sae.evaluation.sparsity import DensityHistogram
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig
@@ -29,6 +30,7 @@ from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
 Range = tuple[int, int]
+DENSITY_QUANTILES = (0.1, 0.5, 0.9)
 
 
 class EvaluationConfig(Config):
@@ -233,8 +235,23 @@ def _inputs(config: EvaluationConfig, corpus: TokenCorpus, store: Store, diction
     )
 
 
+def density_quantile(histogram: DensityHistogram, share: float) -> float:
+    """The density that `share` of all features stay below, read off the upper edge of its bin; 0 where as many never fire."""
+    wanted = share * (histogram.never + sum(histogram.counts))
+    below = histogram.never
+    if below >= wanted:
+        return 0.0
+    for count, edge in zip(histogram.counts, histogram.log10_edges[1:], strict=True):
+        below += count
+        if below >= wanted:
+            return float(10**edge)
+    return 1.0
+
+
 def _export(monitor: Monitor, reports: dict[str, EvaluationReport]) -> None:
     for name, report in reports.items():
         for ablation, recovered in (("zero", report.loss_recovered_zero), ("mean", report.loss_recovered_mean)):
             if recovered is not None:
                 monitor.set("monosem_evaluation_loss_recovered", recovered, dictionary=name, ablation=ablation)
+        for share in DENSITY_QUANTILES:
+            monitor.set("monosem_evaluation_density", density_quantile(report.density_histogram, share), dictionary=name, share=f"{share:g}")

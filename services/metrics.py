@@ -63,6 +63,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("monosem_evaluation_tokens_total", "counter", "Held-out tokens evaluated."),
     Metric("monosem_evaluation_loss_recovered", "gauge", "Loss recovered on held-out text.", ("dictionary", "ablation")),
+    Metric("monosem_evaluation_density", "gauge", "Density that a share of features stays below.", ("dictionary", "share")),
     Metric("monosem_interpretation_features_total", "counter", "Features explained and scored.", ("source",)),
     Metric("monosem_interpretation_score", "gauge", "Median explanation score (Spearman).", ("source",)),
     Metric("monosem_store_errors_total", "counter", "Attempts at a task that failed because the store did not take or give an object."),

@@ -10,12 +10,13 @@ from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
 from sae.evaluation.passes import evaluate_sequences
+from sae.evaluation.sparsity import DensityHistogram
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
-from services.evaluator import EvaluationConfig, EvaluationJob, EvaluationWorker, evaluate, merge_parts
+from services.evaluator import EvaluationConfig, EvaluationJob, EvaluationWorker, density_quantile, evaluate, merge_parts
 from services.worker_pool import PoolOptions
 
 MLP = "blocks.0.mlp.hook_post"
@@ -110,6 +111,8 @@ def test_two_workers_measure_what_one_process_measures(run, subject, tiny_corpus
     assert (reports["topk"].k, reports["topk"].d_sae, reports["relu"].k) == (4, 64, None)
     assert sum(amount for name, amount, _ in monitor.told if name == "monosem_evaluation_tokens_total") == 20 * 32
     assert ("evaluate/tokens", 640, 640) in monitor.told
+    quantiles = {(labels["dictionary"], labels["share"]) for name, _, labels in monitor.told if name == "monosem_evaluation_density"}
+    assert {quantile for _, quantile in quantiles} == {"0.1", "0.5", "0.9"}
     exported = {(labels["dictionary"], labels["ablation"]) for name, _, labels in monitor.told if name == "monosem_evaluation_loss_recovered"}
     assert exported == {(name, ablation) for name in ("relu", "topk") for ablation in ("zero", "mean")}
     check_finished_reports_are_left_alone(run, tmp_path / "out", reports)
@@ -179,3 +182,8 @@ def test_a_store_of_another_subject_is_refused(subject, tiny_corpus, dictionary_
 def test_nothing_to_evaluate_is_an_error(run):
     with pytest.raises(ConfigError, match="no dictionary"):
         run(dictionary_urls={})
+
+
+def test_quantiles_of_the_density_are_read_off_the_histogram():
+    histogram = DensityHistogram(log10_edges=[-3.0, -2.0, -1.0, 0.0], counts=[4, 3, 1], never=2)
+    assert [density_quantile(histogram, share) for share in (0.1, 0.2, 0.5, 0.9, 1.0)] == [0.0, 0.0, 1e-2, 1e-1, 1.0]

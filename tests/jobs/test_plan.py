@@ -1,0 +1,89 @@
+"""A plan counts what a run will write, takes rates from `make bench`, and says what it cannot know."""
+
+import json
+
+import pytest
+
+from jobs.config import RunConfig
+from jobs.plan import count_amounts, crews, describe_means, describe_time
+from jobs.rates import BENCH_BATCH, rates_of_bench
+from sae.errors import ConfigError, InputError
+from services.capacity import PlanConfig, Rates, estimate
+
+MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
+WIDTHS = {MLP: 512, RESID: 128}
+
+
+class Subject:
+    """A subject of twice the embedded model's weights."""
+
+    num_parameters = 2_000_000
+
+
+def run_config(**changes):
+    values = {
+        "output": "nowhere",
+        "corpus": {"context_length": 256, "train_tokens": 1_000_000, "held_out_tokens": 100_000},
+        "harvest": {"hookpoints": [MLP, RESID], "sequences_per_shard": 100, "num_workers": 8, "pool": {"num_cpus": 2}},
+        "training": {"dictionaries": [{"name": "one", "sae": {"architecture": "topk", "d_sae": 4096, "k": 20}}]},
+        "interpretation": {"max_features": 1000, "num_random_directions": 10, "explanation_sequences": 100, "scoring_sequences": 50},
+    }
+    return RunConfig.parse(values | changes)
+
+
+def bench_lines(tmp_path, gpu=None, names=("harvest", "train_step_topk")):
+    values = {"harvest": 80_000.0, "train_step_topk": 200.0}
+    lines = [{"benchmark": name, "value": values[name], "machine": {"gpu": gpu}} for name in names] + [{"benchmark": "other", "skipped": "no GPU"}]
+    path = tmp_path / "rates.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def test_amounts_are_those_of_the_configuration():
+    found = count_amounts(run_config(), WIDTHS)
+    sequences = -(-1_000_000 // 256)
+    assert (found.tokens, found.vectors, found.shards) == (sequences * 256, sequences * 255, 40)
+    rows = sequences * 255
+    assert found.train_bytes == rows * (512 * 2 + 16)
+    assert found.store_bytes == rows * (512 * 2 + 16) + rows * (128 * 2 + 16) + sequences * (4 * 256 + 8)
+    assert found.objects == 40 * (2 + 2 + 1) + 2
+    assert found.read_tokens == 150 * 256
+    assert found.features == 1000 + 512 + 10
+
+
+def test_text_without_an_end_cannot_be_planned():
+    with pytest.raises(ConfigError, match="set both so that a plan can be made"):
+        count_amounts(run_config(corpus={"train_tokens": None}), WIDTHS)
+
+
+def test_lines_of_make_bench_are_scaled_to_the_model_and_the_dictionaries(tmp_path):
+    found = rates_of_bench(bench_lines(tmp_path), run_config(), Subject(), WIDTHS, embedded_parameters=1_000_000)
+    assert found.harvest == 80_000 / 2 * 2 / 2  # of two threads, for a worker of two, at half the speed
+    assert found.train == pytest.approx(BENCH_BATCH / 0.2)
+    wide = run_config(training={"dictionaries": [{"name": "one", "sae": {"architecture": "topk", "d_sae": 16_384, "k": 20}}]})
+    assert rates_of_bench(bench_lines(tmp_path), wide, Subject(), WIDTHS, 1_000_000).train == pytest.approx(BENCH_BATCH / 0.8)
+    assert rates_of_bench(bench_lines(tmp_path, gpu="H200"), run_config(), Subject(), WIDTHS, 1_000_000).harvest == 80_000 / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{}", "lacks the benchmarks"), ("[1, 2]", "lacks the benchmarks"), ("not JSON", "is not the output"), ("", "lacks the benchmarks")],
+)
+def test_other_files_are_no_rates(tmp_path, text, message):
+    path = tmp_path / "rates.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        rates_of_bench(str(path), run_config(), Subject(), WIDTHS, 1)
+    with pytest.raises(InputError, match="cannot read the rates"):
+        rates_of_bench(str(tmp_path / "none"), run_config(), Subject(), WIDTHS, 1)
+
+
+def test_a_plan_names_the_limit_of_every_stage_and_the_money():
+    config = run_config(plan={"cpu_hour": 0.05, "gb_month": 0.02, "store_gbit": 0.001})
+    rates = Rates(1e6, 1e5, 1e5, 1e3, 1e3, 10, 5, 10)
+    found = estimate(count_amounts(config, WIDTHS), rates, crews(config), False, config.plan)
+    text = "\n".join([*describe_time(found.stages, "by hand"), *describe_means(config, found, WIDTHS)])
+    assert "8 workers; limited by uploading, all of the store's bandwidth" in text
+    assert "in all" in text
+    assert "storage 0.03" in text  # 1.31 GB for a month
+    assert config.plan == PlanConfig(cpu_hour=0.05, gb_month=0.02, store_gbit=0.001)
