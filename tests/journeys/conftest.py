@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,38 @@ def monosem(tmp_path):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | {"COLUMNS": "200"})
 
     return run
+
+
+# What must appear nowhere: not in a log, a configuration, `show`, a metric or any file that a run leaves.
+PLANTED = {
+    name: f"planted-{number}-{name.lower()}"
+    for number, name in enumerate(
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "RAY_AUTH_TOKEN")
+    )
+}
+
+
+class Scraper(threading.Thread):
+    """Reads a run's metrics again and again while it runs, as Prometheus would; keeps the last text, and the time of each reading.
+
+    Args:
+        port: of the run's board.
+    """
+
+    def __init__(self, port):
+        super().__init__(name="scraper", daemon=True)
+        self.url, self.text, self.seconds, self._stop_scraping = f"http://127.0.0.1:{port}/metrics", "", [], threading.Event()
+
+    def run(self):
+        while not self._stop_scraping.wait(0.2):
+            began = time.perf_counter()
+            try:
+                with urllib.request.urlopen(self.url, timeout=5) as answer:
+                    self.text = answer.read().decode()
+            except OSError:
+                continue  # it has not begun, or has ended
+            self.seconds.append(time.perf_counter() - began)
+
+    def stop(self):
+        self._stop_scraping.set()
+        self.join(10)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,10 +15,13 @@ import pytest
 import ray
 import torch
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 import sae
 from sae.storage import Place
 from sae.store.reader import Store
+from services.metrics import METRICS
+from tests.journeys.conftest import PLANTED, Scraper
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
@@ -38,8 +42,16 @@ def finished(tmp_path_factory, tiny_run):
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
     _, interrupted = first.communicate(timeout=60)
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port = opened.getsockname()[1]
+    scraper = Scraper(port)
+    scraper.start()
+    command.append(f"cluster.metrics_port={port}")
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=os.environ | PLANTED)
+    scraper.stop()
     assert second.returncode == 0, second.stderr
+    second.scraper = scraper
     return output, first.returncode, interrupted, second
 
 
@@ -100,6 +112,29 @@ def test_the_five_lines_of_the_readme_work(finished):
     exec(code.replace("runs/quickstart", str(output)), names)
     assert names["features"].shape == (3, 64)
     assert names["reconstruction"].shape == (3, 32)
+
+
+def test_a_runs_metrics_are_those_declared_quickly_read_and_few(finished):
+    *_, process = finished
+    scraper = process.scraper
+    assert min(scraper.seconds) <= 0.05, "the quickest of many: what the machine does besides is not ours"
+    found = {family.name: family for family in text_string_to_metric_families(scraper.text)}
+    # What nothing in this run gives: it has no language model, no browser, a single training worker, and nothing went wrong.
+    elsewhere = ("monosem_llm_", "monosem_browser_", "monosem_train_sync_seconds", "monosem_stage_seconds")
+    fed = {metric.name.removesuffix("_total"): metric for metric in METRICS if not metric.name.startswith(elsewhere)}
+    assert [name for name in fed if not found[name].samples] == []
+    assert sum(len(family.samples) for family in found.values()) < 300, "labels are bounded by the configuration"
+    committed = {sample.labels["outcome"]: sample.value for sample in found["monosem_shards"].samples if sample.name.endswith("_total")}
+    assert committed["committed"] >= 1
+
+
+def test_no_secret_of_the_environment_is_ever_written(finished, monosem):
+    output, _, _, process = finished
+    shown = monosem("show", str(output)).stdout + monosem("show", str(output / "store")).stdout
+    texts = {"stdout": process.stdout, "stderr": process.stderr, "metrics": process.scraper.text, "show": shown}
+    texts |= {str(path): path.read_bytes().decode("utf-8", errors="replace") for path in output.rglob("*") if path.is_file()}
+    found = [(where, name) for where, text in texts.items() for name, secret in PLANTED.items() if secret in text]
+    assert found == []
 
 
 def test_run_again_it_does_nothing_twice(finished, monosem):
