@@ -172,6 +172,6 @@ def _below(node) -> list[psutil.Process]:
 
 def _is_at_work(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()[0].startswith("ray::_Host.run")
+        return process.cmdline()[0].startswith("ray::Host.run")
     except (psutil.Error, IndexError):
         return False
