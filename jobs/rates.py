@@ -141,6 +141,14 @@ class _Duty:
 
 
 def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
+    try:
+        answers.put(_measured(duty, barrier))
+    except BaseException:
+        barrier.abort()  # the others would wait for this one
+        raise
+
+
+def _measured(duty: _Duty, barrier: Any) -> dict[str, float]:
     """One process: the harvest's stages beside the other harvesters, then training beside the other trainers."""
     rank, counts, config = duty.rank, duty.counts, duty.config
     where = device()
@@ -168,7 +176,7 @@ def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
         steps = [_step_seconds(each, activations, config.training.batch_size) for each in mine]
         found["train"] = config.training.batch_size / sum(typical for typical, _ in steps)
         found["extra"] = sum(FIRST_STEPS * max(0.0, first - typical) for typical, first in steps)
-    answers.put(found)
+    return found
 
 
 def _sequences(config: RunConfig) -> tuple[int, int]:
