@@ -15,6 +15,9 @@ class ReluConfig(Config):
     l1_coefficient: NonNegativeFloat = Field(
         0.01, description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units"
     )
+    start: Literal["kaiming", "transposed"] = Field(
+        "kaiming", description="initial weights: as the paper's, or the encoder a tenth of the decoder transposed, which reaches more in short runs"
+    )
 
 
 class TopKConfig(Config):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae.architectures.base import FIRST_STEP, StepContext, TrainingPass
 from sae.architectures.config import PAnnealingConfig
-from sae.architectures.relu import ReluDictionary
+from sae.architectures.relu import ENCODER_NORM_AT_START, ReluDictionary
 from sae.kernels.sparse import Features
 from sae.losses import mean_squared_errors, power_norms
 from sae.parallel import Workers
@@ -26,7 +26,8 @@ class PAnnealingDictionary(ReluDictionary):
     whole stays as it was. The queue and the factor are buffers: a resumed run goes on with them.
 
     Reference: Karvonen et al. 2024 (arXiv 2408.00113), section 4, and their code (PAnnealTrainer, sparsity function Lp^p): the fractions run
-        from anneal_start to anneal_end inclusive, so with the default end of 1, p_end itself is the value after the last step.
+        from anneal_start to anneal_end inclusive, so with the default end of 1, p_end itself is the value after the
+        last step. The start is that of their AutoEncoder.
     """
 
     config: PAnnealingConfig  # type: ignore[assignment]
@@ -45,8 +46,9 @@ class PAnnealingDictionary(ReluDictionary):
 
     @torch.no_grad()
     def initialize(self, b_dec: Float[Tensor, " d_out"], generator: torch.Generator) -> None:
-        """Decoder rows of random direction, the encoder their transpose, b_enc = 0; nothing annealed."""
+        """Decoder rows of random direction, the encoder a tenth of their transpose, b_enc = 0; nothing annealed."""
         self.draw_directions(generator)
+        self.W_enc.mul_(ENCODER_NORM_AT_START)
         self.b_enc.zero_()
         self.b_dec.copy_(b_dec)
         for buffer, start in ((self.changes, 0), (self.factor, 1), (self.queue, 0), (self.queued, 0)):

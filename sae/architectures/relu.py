@@ -11,6 +11,8 @@ from sae.kernels.sparse import Features
 from sae.losses import l1_norms, mean_squared_errors
 from sae.parallel import ALONE, Workers
 
+ENCODER_NORM_AT_START = 0.1
+
 
 class ReluDictionary(Dictionary):
     """f = ReLU((x − b_dec) W_enc + b_enc), x̂ = f W_dec + b_dec, with unit-norm rows of W_dec.
@@ -18,18 +20,23 @@ class ReluDictionary(Dictionary):
     L = mean over the batch of (1/d_in) ‖x − x̂‖² + l1_coefficient Σ_i f_i: a mean over elements against a sum over features.
 
     Reference: Bricken et al. 2023, Towards Monosemanticity, appendix "Sparse Autoencoders". Their weights start as torch's linear
-        layers do (Kaiming-uniform, bound 1/√fan_in); the start of b_enc is not stated, here 0.
+        layers do (Kaiming-uniform, bound 1/√fan_in); the start of b_enc is not stated, here 0. The transposed start is that of
+        dictionary_learning's AutoEncoder.
     """
 
     config: ReluConfig
 
     @torch.no_grad()
     def initialize(self, b_dec: Float[Tensor, " d_out"], generator: torch.Generator) -> None:
-        """Kaiming-uniform weights, unit-norm decoder rows, b_enc = 0."""
-        for weight, fan_in in ((self.W_enc, self.d_in), (self.W_dec, self.d_sae)):
-            drawn = torch.empty(weight.shape)
-            nn.init.uniform_(drawn, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
-            weight.copy_(drawn)
+        """Unit-norm decoder rows, b_enc = 0; Kaiming-uniform weights, or rows of random direction and a tenth of them as encoder."""
+        if self.config.start == "transposed":
+            self.draw_directions(generator)
+            self.W_enc.mul_(ENCODER_NORM_AT_START)
+        else:
+            for weight, fan_in in ((self.W_enc, self.d_in), (self.W_dec, self.d_sae)):
+                drawn = torch.empty(weight.shape)
+                nn.init.uniform_(drawn, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+                weight.copy_(drawn)
         self.b_enc.zero_()
         self.b_dec.copy_(b_dec)
         self.after_step()
