@@ -14,7 +14,7 @@ from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, finish_store, missing_sha
 from sae.store.reader import Store
 from sae.store.verification import verify_store
 from tests.chaos.conftest import ROOT
-from tests.sae.stores import planted_activations, planted_directions, write_store
+from tests.sae.training.stores import planted_activations, planted_directions, write_store
 
 DAMAGES = ("flipped", "truncated", "emptied", "missing", "exchanged", "grown")
 

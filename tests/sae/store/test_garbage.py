@@ -11,7 +11,7 @@ from sae.store.garbage import delete_garbage, find_garbage
 from sae.store.lease import hold_lease
 from sae.store.manifest import MANIFEST_KEY, finish_store, receipt_key, shard_key, tokens_key
 from sae.store.reader import Store
-from tests.sae.stores import HOOKPOINT, planted_activations, planted_directions, write_store
+from tests.sae.training.stores import HOOKPOINT, planted_activations, planted_directions, write_store
 
 
 @pytest.fixture

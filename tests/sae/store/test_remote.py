@@ -11,7 +11,7 @@ from sae.storage import Place
 from sae.store import download, shards
 from sae.store.manifest import shard_key
 from sae.store.reader import Store
-from tests.sae.stores import CONTEXT_LENGTH, HOOKPOINT, write_store
+from tests.sae.training.stores import CONTEXT_LENGTH, HOOKPOINT, write_store
 from tests.servers.fixtures import new_bucket
 
 D_IN, NUM_SHARDS = 64, 8
