@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +19,9 @@ def plain(name):
 def test_every_dependency_is_pinned_exactly():
     assert all(re.fullmatch(r"[\w.!+-]+", version) for version in PINNED.values())
     pinned = {plain(name): version for name, version in PINNED.items()}
-    installed = {plain(each.name): each.version for each in importlib.metadata.distributions()}
+    # Of the environment itself: Ray, once imported, adds a directory of its own copies to the path.
+    found = importlib.metadata.distributions(path=[sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    installed = {plain(each.name): each.version for each in found}
     ours = {name: version for name, version in installed.items() if name not in INSTALLERS | {"monosem"}}
     other = {
         name: (version, pinned.get(name)) for name, version in ours.items() if version.partition("+")[0] != pinned.get(name, "").partition("+")[0]
