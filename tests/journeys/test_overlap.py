@@ -80,4 +80,3 @@ def test_both_worked_at_the_same_time_and_it_says_so(overlapped):
     record = json.loads((output / "stages.json").read_text())["stages"]
     assert record["harvest"]["finished"]
     assert record["train"]["finished"]
-    assert (output / "report.html").exists()
