@@ -66,7 +66,7 @@ system-tools: .tools/prometheus  # headless Chromium and Prometheus for the test
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
 	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
 
-test: install-test swift peers system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
+test: install-test swift peers triton system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
 
 lint:
 	$(BIN)/ruff format --check .

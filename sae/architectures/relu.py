@@ -42,18 +42,25 @@ class ReluDictionary(Dictionary):
         self.after_step()
 
     def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
-        """ReLU((x − b_dec) W_enc + b_enc)."""
+        """ReLU((x − b_dec) W_enc + b_enc), nothing subtracted where there is no pre-encoder bias."""
         return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc, self.encode_dtype)
+
+    def errors(self, target: Float[Tensor, "batch d_out"], reconstruction: Float[Tensor, "batch d_out"]) -> Float[Tensor, " batch"]:
+        """What the loss takes of each vector's error, in scaled units."""
+        return mean_squared_errors(target, reconstruction)
+
+    def penalties(self, features: Features) -> Float[Tensor, " batch"]:
+        """What the loss takes of each vector's features, before its coefficient; of the features that this process holds."""
+        return l1_norms(features)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`; dead features are left to resampling."""
         workers, rows = context.workers, context.workers.num_rows(len(x))
         features = self.features(self.scaled(x), workers)
         reconstruction = self.decode_scaled(features, workers)
-        norms = workers.sum_features(l1_norms(features))
         losses = {
-            "reconstruction": mean_squared_errors(self.scaled_target(x, context.target), reconstruction).sum() / rows,
-            "sparsity": context.sparsity_scale * self.config.l1_coefficient * norms.sum() / rows,
+            "reconstruction": self.errors(self.scaled_target(x, context.target), reconstruction).sum() / rows,
+            "sparsity": context.sparsity_scale * self.config.l1_coefficient * workers.sum_features(self.penalties(features)).sum() / rows,
         }
         return self.result(losses, reconstruction, features)
 
@@ -61,5 +68,5 @@ class ReluDictionary(Dictionary):
     def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
         """The two terms of each vector, at full l1_coefficient."""
         features = self.features(self.scaled(x), context.workers)
-        errors = mean_squared_errors(self.scaled_target(x, context.target), self.decode_scaled(features, context.workers))
-        return errors + self.config.l1_coefficient * context.workers.sum_features(l1_norms(features))
+        errors = self.errors(self.scaled_target(x, context.target), self.decode_scaled(features, context.workers))
+        return errors + self.config.l1_coefficient * context.workers.sum_features(self.penalties(features))

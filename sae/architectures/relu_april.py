@@ -4,17 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.architectures.base import FIRST_STEP, Dictionary, StepContext, TrainingPass
 from sae.architectures.config import ReluAprilConfig
-from sae.kernels.features import encode_relu
+from sae.architectures.relu import ReluDictionary
 from sae.kernels.sparse import Features
 from sae.losses import squared_errors, weighted_l1_norms
-from sae.parallel import ALONE, Workers
 
 DECODER_NORM_AT_START = 0.1
 
 
-class ReluAprilDictionary(Dictionary):
+class ReluAprilDictionary(ReluDictionary):
     """f = ReLU(x W_enc + b_enc), x̂ = f W_dec + b_dec, with W_dec free: no unit norm, no pre-encoder bias, no resampling.
 
     L = mean over the batch of ‖x − x̂‖² + l1_coefficient Σ_i f_i ‖W_dec,i‖: a sum over elements and a sum over features, on
@@ -28,7 +26,7 @@ class ReluAprilDictionary(Dictionary):
         start with norm 0.1, of the 0.05 to 1 that they name, W_enc as their transpose, all biases at 0.
     """
 
-    config: ReluAprilConfig
+    config: ReluAprilConfig  # type: ignore[assignment]
     unit_norm_decoder = False
     pre_encoder_bias = False
 
@@ -41,25 +39,10 @@ class ReluAprilDictionary(Dictionary):
         self.b_enc.zero_()
         self.b_dec.zero_()
 
-    def features(self, scaled: Float[Tensor, "batch d_in"], workers: Workers = ALONE) -> Features:
-        """ReLU(x W_enc + b_enc)."""
-        return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc, self.encode_dtype)
+    def errors(self, target: Float[Tensor, "batch d_out"], reconstruction: Float[Tensor, "batch d_out"]) -> Float[Tensor, " batch"]:
+        """‖x − x̂‖² of each vector."""
+        return squared_errors(target, reconstruction)
 
-    def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
-        """Loss terms `reconstruction` and `sparsity`."""
-        workers, rows = context.workers, context.workers.num_rows(len(x))
-        features = self.features(self.scaled(x), workers)
-        reconstruction = self.decode_scaled(features, workers)
-        norms = workers.sum_features(weighted_l1_norms(features, self.W_dec))
-        losses = {
-            "reconstruction": squared_errors(self.scaled_target(x, context.target), reconstruction).sum() / rows,
-            "sparsity": context.sparsity_scale * self.config.l1_coefficient * norms.sum() / rows,
-        }
-        return self.result(losses, reconstruction, features)
-
-    @torch.no_grad()
-    def vector_losses(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> Float[Tensor, " batch"]:
-        """The two terms of each vector, at full l1_coefficient."""
-        features = self.features(self.scaled(x), context.workers)
-        errors = squared_errors(self.scaled_target(x, context.target), self.decode_scaled(features, context.workers))
-        return errors + self.config.l1_coefficient * context.workers.sum_features(weighted_l1_norms(features, self.W_dec))
+    def penalties(self, features: Features) -> Float[Tensor, " batch"]:
+        """Σ_i f_i ‖W_dec,i‖ of each vector."""
+        return weighted_l1_norms(features, self.W_dec)
