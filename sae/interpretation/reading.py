@@ -16,6 +16,7 @@ from sae.subject import Subject
 BATCH_TOKENS = 4096  # tokens in one pass of the model: bounds what a dense code takes
 BLOCK_DIRECTIONS = 256  # directions whose effects on the whole vocabulary are held at once
 NUM_LOGITS = 10  # tokens kept at either end, as in Towards Monosemanticity
+NUM_FURTHER_LOGITS = 50  # tokens after those: what its logit test asks for, ranks 11 to 60
 
 
 def read_codes(
@@ -38,8 +39,8 @@ def read_codes(
 
 
 def read_logits(subject: Subject, hookpoint: str, source: FeatureSource, features: np.ndarray) -> pa.Table:
-    """The tokens whose logits each feature raises and lowers most: columns `top_logits`, `bottom_logits`, empty where there is no such path."""
-    fields = [FEATURES_SCHEMA.field("top_logits"), FEATURES_SCHEMA.field("bottom_logits")]
+    """What each feature does to logits: columns `top_logits`, `bottom_logits`, `further_logits`, empty where there is no such path."""
+    fields = [FEATURES_SCHEMA.field(name) for name in ("top_logits", "bottom_logits", "further_logits")]
     tables = []
     for rows in _batches(len(features), BLOCK_DIRECTIONS):
         block = features[rows]
@@ -48,8 +49,11 @@ def read_logits(subject: Subject, hookpoint: str, source: FeatureSource, feature
             effects = subject.logit_effects(hookpoint, directions)
         except HookpointError:
             return pa.table({field.name: pa.array([[]] * len(features), field.type) for field in fields})
-        ends = [effects.topk(min(NUM_LOGITS, effects.shape[1]), largest=largest) for largest in (True, False)]
-        tables.append(pa.table([_logit_column(end.indices, end.values, subject.tokenizer.token_texts) for end in ends], schema=pa.schema(fields)))
+        raised = effects.topk(min(NUM_LOGITS + NUM_FURTHER_LOGITS, effects.shape[1]))
+        lowered = effects.topk(min(NUM_LOGITS, effects.shape[1]), largest=False)
+        ends = [(each.indices[:, :NUM_LOGITS], each.values[:, :NUM_LOGITS]) for each in (raised, lowered)]
+        further = pa.array(list(raised.indices[:, NUM_LOGITS:].numpy(force=True)), fields[2].type)
+        tables.append(pa.table([*(_logit_column(*end, subject.tokenizer.token_texts) for end in ends), further], schema=pa.schema(fields)))
     return pa.concat_tables(tables) if tables else pa.schema(fields).empty_table()
 
 

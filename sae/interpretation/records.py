@@ -25,6 +25,7 @@ features.parquet (`FEATURES_SCHEMA`)
     single_token          bool     the 20 strongest examples all peak on one token; null if silent
     top_logits            list<struct<token_id uint32, text string, effect float32>>, largest effect first; empty where the hookpoint has none
     bottom_logits         the same, most negative first
+    further_logits        list<uint32>: the tokens at ranks 11 to 60 of the effects, largest first; those of the logit test, which no explainer sees
 
 examples.parquet (`EXAMPLES_SCHEMA`)
     feature      uint32
@@ -71,6 +72,7 @@ FEATURES_SCHEMA = pa.schema(
         ("single_token", pa.bool_()),
         ("top_logits", _LOGITS),
         ("bottom_logits", _LOGITS),
+        ("further_logits", pa.list_(pa.uint32())),
     ]
 )
 EXAMPLES_SCHEMA = pa.schema(
