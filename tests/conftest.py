@@ -1,8 +1,11 @@
 """What the tests share: a tiny subject model with its tokenizer and corpus, and one Ray for the whole session."""
 
+import atexit
 import os
 import random
+import shutil
 import tempfile
+from pathlib import Path
 
 # Before anything imports ray, transformers or torch: quiet, offline, quick to notice a dead worker.
 os.environ.update(
@@ -17,7 +20,9 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
 )
-os.environ.setdefault("RAY_TMPDIR", tempfile.mkdtemp(prefix="ms", dir="/tmp"))
+if "RAY_TMPDIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:  # each process its own; short: sockets lie below it
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ms", dir="/tmp")
+    atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 import pytest
 import torch
@@ -51,6 +56,18 @@ def some_text(seed: int, num_words: int = 400) -> str:
         if word == "return":
             words.append(draw.choice(["0", "1", "2"]))
     return " ".join(words)
+
+
+TESTS = Path(__file__).parent
+LONG_ONES = ("chaos", "journeys", "services")
+
+
+def pytest_collection_modifyitems(items):
+    """Spread over processes (`-n 2 --dist loadgroup`), a file stays in one, and so does all chaos, whose faults are counted; what waits longest goes first."""
+    for item in items:
+        directory, *_ = item.path.relative_to(TESTS).parts
+        item.add_marker(pytest.mark.xdist_group("chaos" if directory == "chaos" else str(item.path.relative_to(TESTS))))
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in LONG_ONES)
 
 
 @pytest.fixture(scope="session")
