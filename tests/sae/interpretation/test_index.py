@@ -20,7 +20,7 @@ def silent(text):
 
 
 def no_logits(size):
-    return pa.table({name: pa.array([[]] * size, FEATURES_SCHEMA.field(name).type) for name in ("top_logits", "bottom_logits")})
+    return pa.table({name: pa.array([[]] * size, FEATURES_SCHEMA.field(name).type) for name in ("top_logits", "bottom_logits", "further_logits")})
 
 
 @pytest.fixture(scope="module")
