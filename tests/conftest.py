@@ -63,7 +63,7 @@ LONG_ONES = ("chaos", "journeys", "services")
 
 
 def pytest_collection_modifyitems(items):
-    """Spread over processes (`-n 2 --dist loadgroup`), a file stays in one, and so does all chaos, whose faults are counted; what waits longest goes first."""
+    """Spread over processes, a file stays in one, and so does all chaos, whose faults are counted; what waits longest goes first."""
     for item in items:
         directory, *_ = item.path.relative_to(TESTS).parts
         item.add_marker(pytest.mark.xdist_group("chaos" if directory == "chaos" else str(item.path.relative_to(TESTS))))
