@@ -76,6 +76,16 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="start although there is no report yet")
 
 
+def _rate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="the run directory, interpreted: a path or URL; ratings are written below its `ratings`")
+    parser.add_argument("--features", type=int, metavar="N", help="features of each source on the cards (default 20); fixed once the cards are drawn")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the drawing (default 0); fixed once the cards are drawn")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default %(default)s); on any but loopback others can rate, under any name"
+    )
+    parser.add_argument("--port", type=int, default=8081, help="TCP port (default %(default)s); 0 takes a free one")
+
+
 def _submit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_verb", metavar="VERB", choices=STAGES, help=f"what to run there: {', '.join(STAGES)}")
     parser.add_argument("--address", metavar="URL", help="the head's job server, http://HOST:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS")
@@ -96,6 +106,7 @@ VERBS = {
     "show": Verb("say what lies at a path or URL", "jobs.show:show_verb", _show_arguments, configured=False),
     "clean": Verb("find what a store holds beside itself, and delete it", "jobs.clean:clean_verb", _clean_arguments, configured=False),
     "serve": Verb("show the report of a run over HTTP", "jobs.serve:serve_verb", _serve_arguments, configured=False),
+    "rate": Verb("let people judge features without knowing what they judge", "jobs.rate:rate_verb", _rate_arguments, configured=False),
     "export": Verb("write a dictionary in another library's layout", "jobs.exchange:export_verb", export_arguments, configured=False),
     "import": Verb("read a dictionary in another library's layout", "jobs.exchange:import_verb", import_arguments, configured=False),
     "submit": Verb("run a verb as a job on a running Ray cluster", "jobs.submit:submit_verb", _submit_arguments),

@@ -55,8 +55,8 @@ function exampleLine(example, feature, tokens) {
   const fired = spread(example.a, example.t.length).map((share) => share / SHARES);
   const scored = example.q !== undefined;
   const guesses = spread(example.q || [], example.t.length).map((share) => share / SHARES);
-  const [split, sequence, position] = example.w;
-  const from = `${split.replace("_", "-")} sequence ${sequence}, tokens ${position} to ${position + example.t.length - 1}`;
+  const [split, sequence, position] = example.w || [];
+  const from = split ? `${split.replace("_", "-")} sequence ${sequence}, tokens ${position} to ${position + example.t.length - 1}` : null;
   const peak = number(fired[example.c] * feature.m);
   const left = element("span", { class: "peak", title: from }, scored ? `${peak} / ${number(guesses[example.c] * feature.m)}` : peak);
   const text = element("span", { class: scored ? "text scored" : "text" },

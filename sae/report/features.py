@@ -9,7 +9,7 @@ lowered tokens [text, effect], `x` examples. Of an example: `k` kind (0 top, 1 i
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sae.config import Config
+from sae.rating.packing import TokenNumbers, pairs
 from sae.report.gather import ExplainedSource
 from sae.storage import Place
 
-SHARES = 999
 SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3}
 
 
@@ -37,22 +37,6 @@ class BrowserConfig(Config):
     logits: NonNegativeInt = Field(8, description="most raised and most lowered tokens, each")
     max_data_bytes: PositiveInt = Field(14_000_000, description="bytes of all features together; past it fewer features are taken")
     seed: NonNegativeInt = Field(0, description="of the sample of features")
-
-
-class TokenNumbers:
-    """Numbers the tokens in the order they are met, and keeps their texts."""
-
-    def __init__(self, texts: Sequence[str] | None) -> None:
-        self._known = texts or ()
-        self._numbers: dict[int, int] = {}
-        self.texts: list[str] = []
-
-    def number(self, token: int) -> int:
-        """The number of a token of the subject's vocabulary."""
-        if token not in self._numbers:
-            self._numbers[token] = len(self.texts)
-            self.texts.append(self._known[token] if token < len(self._known) else f"⟨{token}⟩")
-        return self._numbers[token]
 
 
 def feature_data(run: Place, sources: Sequence[ExplainedSource], token_texts: Sequence[str] | None, config: BrowserConfig) -> str:
@@ -172,21 +156,11 @@ def _pack_example(kind: int, example: dict[str, Any], maximum: float, tokens: To
         "w": [example["split"], example["sequence_id"], example["position"]],
         "c": example["peak"],
         "t": [tokens.number(token) for token in example["tokens"]],
-        "a": _pairs(example["activations"], maximum, math.ceil),  # what fires at all is shown
+        "a": pairs(example["activations"], maximum, math.ceil),  # what fires at all is shown
     }
     if example["predicted"] is not None:
-        packed["q"] = _pairs(example["predicted"], maximum, round)
+        packed["q"] = pairs(example["predicted"], maximum, round)
     return packed
-
-
-def _pairs(values: list[float], maximum: float, to_whole: Callable[[float], int]) -> list[int]:
-    # Plain Python: an example has a score of values, nearly all of them 0, and a run has a hundred thousand examples.
-    pairs: list[int] = []
-    for place, value in enumerate(values):
-        share = to_whole(value * SHARES / maximum) if value > 0 < maximum else 0
-        if share:
-            pairs += (place, share)
-    return pairs
 
 
 def _rounded(value: float | None) -> float | None:

@@ -142,14 +142,18 @@ def _not_yet(done: str, names: list[str], command: str) -> str:
     return f"Not {done}: {', '.join(names)}. `{command}` does it; make the report again afterwards."
 
 
-def _token_texts(record: RunRecord) -> Sequence[str] | None:
-    """The tokenizer's texts, or None where the store names no tokenizer that can be loaded: the report then shows token numbers."""
+def known_token_texts(run: Place) -> list[str] | None:
+    """The text of every token, by the tokenizer that the run's store names; None where it names none that can be loaded."""
+    return _token_texts(gather(run))
+
+
+def _token_texts(record: RunRecord) -> list[str] | None:
     from sae.subject import SubjectConfig, load_tokenizer  # seconds of import that a report without features does not need
 
     model = value_at(record.store, "plan.subject")
     if not model:
         return None
     try:
-        return load_tokenizer(SubjectConfig(model=model)).token_texts
+        return list(load_tokenizer(SubjectConfig(model=model)).token_texts)
     except InputError:
         return None

@@ -17,7 +17,6 @@ from services.metrics import build_metrics
 logger = logging.getLogger("monosem")
 
 HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -27,6 +26,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 ROUTES = {"/": "report", "/report.html": "report", "/summary.json": "summary", "/interpretation/{source}/{file}": "index"}
+RATING_ROUTES = {"/cards/{card}": "card", "/ratings/{rater}": "ratings"}
 HEALTH = {"/healthz": "health", "/readyz": "health", "/metrics": "metrics"}
 
 
@@ -75,16 +75,21 @@ def browser_app(run: Place, metrics: BrowserMetrics, local_only: bool, with_metr
         await pages.read("summary.json")
         return web.Response(text="ready\n")
 
-    app = web.Application(middlewares=[_around_every_request(metrics, local_only)])
+    app = web.Application(middlewares=[around_every_request(metrics, local_only, CONTENT_SECURITY_POLICY)])
     app.router.add_get("/", report)
     app.router.add_get("/report.html", report)
     app.router.add_get("/summary.json", summary)
     app.router.add_get("/interpretation/{source}/{file}", index)
+    add_health(app, ready, metrics if with_metrics else None)
+    return app
+
+
+def add_health(app: web.Application, ready: Handler, metrics: BrowserMetrics | None) -> None:
+    """`/healthz`, `/readyz` and, with metrics, `/metrics`."""
     app.router.add_get("/healthz", _alive)
     app.router.add_get("/readyz", ready)
-    if with_metrics:
+    if metrics is not None:
         app.router.add_get("/metrics", _metrics_handler(metrics))
-    return app
 
 
 def metrics_app(metrics: BrowserMetrics) -> web.Application:
@@ -115,14 +120,17 @@ def _metrics_handler(metrics: BrowserMetrics) -> Callable[[web.Request], Awaitab
     return handler
 
 
-def _around_every_request(metrics: BrowserMetrics, local_only: bool) -> Middleware:
+def around_every_request(metrics: BrowserMetrics, local_only: bool, policy: str) -> Middleware:
+    """Guard, answer and count each request; `policy` is the content security policy of every answer."""
+    headers = HEADERS | {"Content-Security-Policy": policy}
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
         response = await _guarded(request, handler, local_only)
-        response.headers.update(HEADERS)
+        response.headers.update(headers)
         resource = request.match_info.route.resource
-        route = (ROUTES | HEALTH).get(resource.canonical if resource else "", "other")
+        route = (ROUTES | RATING_ROUTES | HEALTH).get(resource.canonical if resource else "", "other")
         metrics.count(route, response.status, time.perf_counter() - started)
         return response
 

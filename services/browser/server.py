@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from services.browser.app import BrowserMetrics, browser_app, metrics_app
 from services.log import log
 
 SHUTDOWN_SECONDS = 5.0
+MakeApp = Callable[[Place, BrowserMetrics, bool, bool], web.Application]
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,44 @@ def serve(run: Place, listening: Listening, wait: bool = False) -> None:
     """
     if not wait and not run.exists("report.html"):
         raise InputError(f"{run.url} holds no report.html: check the path, or run `monosem report` with output={run.url}")
-    asyncio.run(_serve(run, listening))
+    serve_app(run, listening, browser_app, "reads the report")
 
 
-async def _serve(run: Place, listening: Listening) -> None:
+def serve_app(run: Place, listening: Listening, make_app: MakeApp, visitor_does: str) -> None:
+    """Serve an application of a run until SIGINT or SIGTERM.
+
+    Args:
+        run: the run directory.
+        listening: where to listen.
+        make_app: makes it, given the run, its metrics, whether only this machine may ask, and whether it answers `/metrics`.
+        visitor_does: what whoever reaches it can do, for the warning where that is not this machine alone.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    asyncio.run(_serve(run, listening, make_app, visitor_does))
+
+
+async def _serve(run: Place, listening: Listening, make_app: MakeApp, visitor_does: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     runners: list[web.AppRunner] = []
     try:
-        await start(run, listening, runners)
+        await start(run, listening, runners, make_app, visitor_does)
         await stop.wait()
     finally:
         for runner in runners:
             await runner.cleanup()
 
 
-async def start(run: Place, listening: Listening, runners: list[web.AppRunner]) -> str:
+async def start(
+    run: Place,
+    listening: Listening,
+    runners: list[web.AppRunner],
+    make_app: MakeApp = browser_app,
+    visitor_does: str = "reads the report",
+) -> str:
     """Listen; what has to be cleaned up is added to `runners`. Returns the address.
 
     Raises:
@@ -67,14 +90,14 @@ async def start(run: Place, listening: Listening, runners: list[web.AppRunner]) 
     """
     metrics = BrowserMetrics()
     local_only = _is_loopback(listening.host)
-    app = browser_app(run, metrics, local_only, with_metrics=listening.metrics_port is None)
+    app = make_app(run, metrics, local_only, listening.metrics_port is None)
     port = await _listen(app, listening.host, listening.port, runners)
     if listening.metrics_port is not None:
         await _listen(metrics_app(metrics), listening.host, listening.metrics_port, runners)
     address = f"http://{f'[{listening.host}]' if ':' in listening.host else listening.host}:{port}/"
     log("serving", run=run.url, address=address)
     if not local_only:
-        log("reachable", note="whoever reaches this address reads the report: it has no login of its own")
+        log("reachable", note=f"whoever reaches this address {visitor_does}: it has no login of its own")
     return address
 
 

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from running_browser import RunningBrowser
 
 from sae.errors import InputError
 from sae.report.script import page_script
@@ -22,36 +22,6 @@ from services.browser.server import Listening, serve, start
 
 ROOT = Path(__file__).parents[2]
 REPORT = "<!doctype html><title>a report</title><script>" + page_script(with_features=False) + "</script>"
-
-
-class RunningBrowser:
-    """The browser in a thread of its own, on a free port."""
-
-    def __init__(self, place, listening):
-        self.loop = asyncio.new_event_loop()
-        self.runners = []
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self.address = asyncio.run_coroutine_threadsafe(start(place, listening, self.runners), self.loop).result(20)
-        self.port = int(self.address.rstrip("/").rsplit(":", 1)[1])
-
-    def ask(self, path, method="GET", port=None, **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)
-        connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)  # the path exactly as given
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders()
-        response = connection.getresponse()
-        body = response.read()
-        connection.close()
-        return response.status, dict(response.getheaders()), body
-
-    def stop(self):
-        for runner in self.runners:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(20)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(20)
-        self.loop.close()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import math
 import pytest
 from planted_run import HOSTILE, VOCABULARY, WORDS
 
-from sae.report.features import BrowserConfig, _pairs, choose_features, feature_data, script_json
+from sae.rating.packing import pairs
+from sae.report.features import BrowserConfig, choose_features, feature_data, script_json
 from sae.report.gather import gather
 
 
@@ -92,5 +93,5 @@ class TestFeatureData:
         assert set(packed["tokens"]) <= {f"⟨{token}⟩" for token in range(len(VOCABULARY))}
 
     def test_what_fires_faintly_is_still_marked(self):
-        assert _pairs([0.0, 1e-4, 5.0], 5.0, math.ceil) == [1, 1, 2, 999]
-        assert _pairs([0.0, 1e-4, 5.0], 5.0, round) == [2, 999]
+        assert pairs([0.0, 1e-4, 5.0], 5.0, math.ceil) == [1, 1, 2, 999]
+        assert pairs([0.0, 1e-4, 5.0], 5.0, round) == [2, 999]

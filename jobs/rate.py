@@ -1,0 +1,46 @@
+"""`monosem rate`: let people judge features without knowing what they judge."""
+
+import argparse
+
+from aiohttp import web
+
+from sae.errors import InputError
+from sae.rating.deck import DECK_KEY, Deck, DeckConfig, make_deck, read_deck
+from sae.storage import Place
+from services.browser.app import BrowserMetrics
+from services.browser.rating import rating_app
+from services.browser.server import Listening, serve_app
+from services.log import log, start_logging
+
+
+def rate_verb(options: argparse.Namespace) -> None:
+    """Draw the cards of the run at `options.url`, or take those drawn before, and serve the rating page until interrupted.
+
+    Raises:
+        InputError: nothing was interpreted, the cards were drawn otherwise, or the address cannot be had.
+    """
+    start_logging()
+    run = Place(options.url)
+    deck = _deck(run, options.features, options.seed)
+    log("cards", number=len(deck.cards), sources=",".join(deck.sources), seed=deck.config.seed)
+
+    def make_app(run: Place, metrics: BrowserMetrics, local_only: bool, with_metrics: bool) -> web.Application:
+        return rating_app(run, deck, metrics, local_only, with_metrics)
+
+    serve_app(run, Listening(options.host, options.port), make_app, "may rate under any name")
+
+
+def _deck(run: Place, features: int | None, seed: int | None) -> Deck:
+    asked = {key: value for key, value in (("features_per_source", features), ("seed", seed)) if value is not None}
+    if not run.exists(DECK_KEY):
+        from sae.report.page import known_token_texts  # seconds of import that a drawn deck does not need
+
+        return make_deck(run, known_token_texts(run), DeckConfig.parse(asked))
+    deck = read_deck(run)
+    drawn = deck.config.model_dump()
+    for key, value in asked.items():
+        if drawn[key] != value:
+            raise InputError(
+                f"the cards of {run.url} were drawn with {key} {drawn[key]}, not {value}: leave the option out, or move {run.path('ratings')} away"
+            )
+    return deck
