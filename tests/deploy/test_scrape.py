@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib import image
 from queries import dashboards
 
 from sae.storage import Place
@@ -85,6 +87,7 @@ def ask(tmp_path_factory, run_target, browser_target):
                 return json.load(response)["data"]
 
         try:
+            get.prometheus = f"http://127.0.0.1:{port}"
             wait_until(lambda: len(get("query", query="count_over_time(up[1m]) >= 3")["result"]) == 2)
             yield get
         finally:
@@ -126,6 +129,15 @@ def test_every_query_of_the_dashboards_is_answered(ask, page):
     for panel in found.panels:
         for query in panel.queries.values():
             assert ask("query", query=query)["result"], f"{panel.title}: {query} finds nothing"
+
+
+def test_every_dashboard_can_be_seen_as_a_picture(ask, tmp_path):
+    command = [sys.executable, ROOT / "deploy/dashboard_pictures.py", ask.prometheus, tmp_path, "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} == {"pipeline.png", "training.png", "cluster.png"}
+    height, width, _ = image.imread(tmp_path / "pipeline.png").shape
+    assert (width, height) == (1350, 1305), "fifteen panels, three in a row"
 
 
 def test_the_alerts_are_loaded_and_healthy(ask):
