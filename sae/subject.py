@@ -24,6 +24,7 @@ from torch import Tensor
 from sae.config import Config
 from sae.errors import HookpointError, InputError, WidthError
 from sae.plain_model import ModuleSide, ReachedError, locate, plain_copy, run_to
+from sae.replay import BridgeRuns, ReplayedRuns, SplicedRuns
 from sae.tokenization import SubjectTokenizer
 
 EMBEDDED = "embedded"
@@ -34,6 +35,7 @@ RESIDUAL_HOOKPOINT = re.compile(
 )
 OUTPUT_INPUT_HOOKPOINT = re.compile(r"blocks\.(?P<block>\d+)\.(mlp\.(hook_post|out\.hook_in)|(?P<attention>attn\.(hook_z|o\.hook_in)))")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}  # of rounding, through many layers; a wrong tensor is off by 1
 
 
 class SubjectConfig(Config):
@@ -41,6 +43,13 @@ class SubjectConfig(Config):
 
     model: str = Field(EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of weights and activations while running")
+
+    shuffle_seed: int | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda seed: seed is None,  # what was written before there was this field stays the same
+        description="for a control: shuffle the entries of every weight matrix among themselves; null leaves the model as it is",
+    )
 
     def absolute(self) -> "SubjectConfig":
         """The same model as a process in another working directory must name it."""
@@ -62,6 +71,7 @@ class Subject:
         self.d_vocab: int = bridge.cfg.d_vocab
         self._widths: dict[str, int] = {}
         self._routes: dict[tuple[str, ...], list[ModuleSide] | None] = {}
+        self._replayed: dict[str, ModuleSide | None] = {}
         self.digest = _weights_digest(bridge.original_model)
 
     @classmethod
@@ -76,12 +86,12 @@ class Subject:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # its bar over a handful of tensors would run into those of the stages
-        if config.model.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(config.model)):
-            raise InputError(f"no model directory at {config.model!r}: check `subject.model`, or make one with `monosem pretrain`")
         name = _directory(config)
         try:
             tokenizer = SubjectTokenizer(name)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[config.dtype], attn_implementation="sdpa").to(device).eval()
+            if config.shuffle_seed is not None:
+                shuffle_weights(model, config.shuffle_seed)
             plain = plain_copy(model)  # the bridge changes the model it is given
             logging.getLogger("transformer_lens").setLevel(logging.ERROR)
             bridge = TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer.huggingface, device=device)
@@ -157,10 +167,7 @@ class Subject:
             found = run_to(self._plain, tokens, route)
         except (KeyError, TypeError, ValueError, RuntimeError):  # a model that is not run by its tokens alone
             return None
-        tolerance = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}[
-            self.config.dtype
-        ]  # of rounding, through many layers; a wrong tensor is off by 1
-        alike = all(_alike(value, expected[name], tolerance) for name, value in zip(hookpoints, found, strict=True))
+        alike = all(_alike(value, expected[name], TOLERANCES[self.config.dtype]) for name, value in zip(hookpoints, found, strict=True))
         return route if alike else None
 
     @torch.no_grad()
@@ -208,6 +215,31 @@ class Subject:
         result: Tensor = self._bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hookpoint, splice)])
         return result
 
+    def spliced_runs(self, tokens: Int[Tensor, "batch sequence"], hookpoint: str) -> SplicedRuns:
+        """The clean pass, and passes with another activation at the hookpoint, which begin there where the model allows it.
+
+        Raises:
+            HookpointError: a hookpoint the model does not have.
+        """
+        if hookpoint not in self._replayed:
+            self._replayed[hookpoint] = self._replayed_side(hookpoint)
+        side = self._replayed[hookpoint]
+        if side is None:
+            return BridgeRuns(lambda replace: self.logits_with(tokens, hookpoint, replace))
+        return ReplayedRuns(self._plain, tokens, side)
+
+    def _replayed_side(self, hookpoint: str) -> ModuleSide | None:
+        """Where the plain model has the hookpoint, if passes that begin there give what the bridge gives, the second as the first."""
+        route = self._plain_route([hookpoint])
+        if route is None:
+            return None
+        tokens = self._probe()
+        runs = ReplayedRuns(self._plain, tokens, route[0])
+        expected = self.logits_with(tokens, hookpoint, torch.zeros_like)
+        found = [runs.logits_with(torch.zeros_like), runs.logits_with(torch.zeros_like)]
+        agree = all(_alike(logits, expected, TOLERANCES[self.config.dtype]) for logits in found)
+        return route[0] if agree and _alike(runs.logits, self.logits(tokens), TOLERANCES[self.config.dtype]) else None
+
     @torch.no_grad()
     def logit_effects(self, hookpoint: str, directions: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_vocab"]:
         r"""The direct effect of adding a direction at a hookpoint on the logits, later layers left out.
@@ -251,6 +283,19 @@ class Subject:
         return matrix(directions) - matrix(torch.zeros_like(directions[:1]))  # the difference drops the bias, whatever the layout
 
 
+@torch.no_grad()
+def shuffle_weights(model: torch.nn.Module, seed: int) -> None:
+    """Shuffle the entries of each weight matrix (embeddings included) among themselves; vectors (biases, gains) stay.
+
+    Reference: Towards Monosemanticity, the control with a randomised transformer: the same weight statistics, nothing learned.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in sorted(model.named_parameters()):
+        if parameter.ndim >= 2:
+            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            parameter.copy_(parameter.reshape(-1)[order].view(parameter.shape))
+
+
 def load_tokenizer(config: SubjectConfig) -> SubjectTokenizer:
     """The tokenizer of a subject model, without the model.
 
@@ -261,7 +306,13 @@ def load_tokenizer(config: SubjectConfig) -> SubjectTokenizer:
 
 
 def _directory(config: SubjectConfig) -> str:
-    return str(EMBEDDED_DIRECTORY) if config.model == EMBEDDED else os.path.expanduser(config.model)
+    if config.model == EMBEDDED:
+        return str(EMBEDDED_DIRECTORY)
+    path = os.path.expanduser(config.model)
+    is_path = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1  # a name of the hub has one at most
+    if is_path and not os.path.isdir(path):
+        raise InputError(f"no model directory at {config.model!r}: check `subject.model`, or make one with `monosem pretrain`")
+    return path
 
 
 def _one_vector_a_token(activation: Tensor, tokens: Tensor, hookpoint: str) -> Tensor:

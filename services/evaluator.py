@@ -19,12 +19,13 @@ from sae.checkpoint import CONFIG_KEY, load_dictionary
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus
 from sae.errors import ConfigError, InputError, PlanError, WidthError
+from sae.evaluation.breakdown import worst_count
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.reader import Store
-from sae.subject import Subject, SubjectConfig
+from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
@@ -56,6 +57,8 @@ class EvaluationJob:
     sequences_per_forward: int
     target_hookpoints: dict[str, str] = field(default_factory=dict)
     """Of those dictionaries that are transcoders."""
+    num_worst: int = sys.maxsize
+    """Of the worst predictions, how many are kept at most: 1 % of all."""
 
 
 def evaluate(
@@ -69,7 +72,7 @@ def evaluate(
 ) -> dict[str, EvaluationReport]:
     """Measure dictionaries on held-out text, all of them in one pass; needs an initialised Ray. A transcoder is measured at its target.
 
-    Writes `<output>/<name>.density.arrow` and `<output>/<name>.json`. A dictionary whose report is there is not measured again.
+    Writes `<output>/<name>.json` and the tables that `sae.evaluation.report` names. A dictionary whose report is there is not measured again.
 
     Args:
         config: how much, and by whom.
@@ -95,12 +98,15 @@ def evaluate(
     reports = {name: finished_report(output, name, inputs[name]) for name in dictionary_urls}
     missing = {name: url for name, url in dictionary_urls.items() if reports[name] is None}
     if missing:
-        job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward, target_hookpoints)
+        num_worst = worst_count(num_sequences * (corpus.manifest.config.context_length - 1))
+        job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward, target_hookpoints, num_worst)
         dictionaries = _load_dictionaries(job, store.width)
+        token_texts = load_tokenizer(subject).token_texts
         sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
         for name, dictionary in dictionaries.items():
-            report = reports[name] = build_report(name, dictionary, hookpoint, sums[name], inputs[name], target_hookpoints.get(name))
-            write_report(output, report, sums[name].sparsity)
+            measured = build_report(name, dictionary, hookpoint, sums[name], inputs[name], target_hookpoints.get(name))
+            write_report(output, measured, corpus, token_texts)
+            reports[name] = measured.report
     finished = {name: report for name, report in reports.items() if report is not None}
     if monitor:
         _export(monitor, finished)
@@ -140,7 +146,10 @@ class EvaluationWorker:
         return merge_parts(parts)
 
     def _sums(self, tokens: Int[Tensor, "batch sequence"], first_sequence: int) -> dict[str, EvaluationSums]:
-        return evaluate_sequences(self.subject, self.job.hookpoint, self.dictionaries, self.mean, tokens, first_sequence, self.targets)
+        found = evaluate_sequences(self.subject, self.job.hookpoint, self.dictionaries, self.mean, tokens, first_sequence, self.targets)
+        for sums in found.values():
+            sums.downstream.worst = sums.downstream.worst.limited(self.job.num_worst)
+        return found
 
 
 def merge_parts(parts: list[dict[str, EvaluationSums]]) -> dict[str, EvaluationSums]:

@@ -1,23 +1,15 @@
-"""What the subject model's predictions lose when the reconstruction takes the activation's place.
-
-Tokens of the vocabulary are many, so logits are compared a few rows at a time: a whole batch of them is held once for the clean model and
-once for the pass compared with it, and nothing of their size is made in between.
-"""
+"""What the subject model's predictions lose when the reconstruction takes the activation's place."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
 from pydantic import Field
-from torch import Tensor
 
 from sae.config import Config
 from sae.evaluation.accumulators import SequenceLosses, Sums, ratio
+from sae.evaluation.breakdown import BreakdownSums, WorstFigures, WorstPredictions, worst_count
 
-CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**26}  # logits at a time; on a CPU, what stays in its second-level cache
 KL_BINS_PER_DECADE = 100
 KL_LOG10_EDGES = np.linspace(-9, 3, 12 * KL_BINS_PER_DECADE + 1)
 KL_QUANTILES = (0.5, 0.9, 0.99)
@@ -40,6 +32,8 @@ class KLDivergence(Config):
 
     mean: float
     quantiles: dict[str, float] = Field(description="by name (`p50`), to 2.4 %; values below 1e-9 show as 0")
+    zero_ablated: float | None = Field(None, description="mean of KL(clean ‖ zero ablated), in nats per prediction")
+    score: float | None = Field(None, description="(KL_zero − KL_spliced) / KL_zero, as SAEBench's kl_div_score; null where ablation changes nothing")
 
 
 class DownstreamFigures(Config):
@@ -55,6 +49,7 @@ class DownstreamFigures(Config):
     loss_recovered_mean_interval: Interval | None = Field(description="95 % bootstrap interval over sequences")
     kl_divergence: KLDivergence
     top1_agreement: float = Field(description="share of predictions whose likeliest token is that of the clean model")
+    worst_percent: WorstFigures | None = Field(None, description="the 1 % of predictions that the reconstruction changes most")
 
 
 @dataclass
@@ -65,13 +60,21 @@ class DownstreamSums(Sums):
         losses: cross-entropies by sequence.
         kl_divergence: sum of KL(clean ‖ spliced) in nats.
         kl_histogram: int64, predictions by log10 of their KL divergence, bins between `KL_LOG10_EDGES`.
+        zero_kl_divergence: sum of KL(clean ‖ zero ablated) in nats.
         agreeing: predictions whose likeliest token is unchanged.
+        by_position: sums by position of the token that predicts.
+        by_loss: sums by the clean model's loss, between `sae.evaluation.breakdown.LOSS_EDGES`.
+        worst: the predictions that changed most.
     """
 
     losses: SequenceLosses
     kl_divergence: float
     kl_histogram: np.ndarray
+    zero_kl_divergence: float
     agreeing: int
+    by_position: BreakdownSums
+    by_loss: BreakdownSums
+    worst: WorstPredictions
 
     def figures(self, seed: int) -> DownstreamFigures:
         """The figures of all sequences; `seed` draws the bootstrap samples."""
@@ -89,8 +92,14 @@ class DownstreamSums(Sums):
             loss_recovered_zero_interval=zero_interval,
             loss_recovered_mean=mean,
             loss_recovered_mean_interval=mean_interval,
-            kl_divergence=KLDivergence(mean=self.kl_divergence / predictions, quantiles=_kl_quantiles(self.kl_histogram)),
+            kl_divergence=KLDivergence(
+                mean=self.kl_divergence / predictions,
+                quantiles=_kl_quantiles(self.kl_histogram),
+                zero_ablated=self.zero_kl_divergence / predictions,
+                score=ratio(self.zero_kl_divergence - self.kl_divergence, self.zero_kl_divergence),
+            ),
             top1_agreement=self.agreeing / predictions,
+            worst_percent=self.worst.limited(worst_count(predictions)).figures(self.kl_divergence),
         )
 
 
@@ -119,57 +128,9 @@ def loss_recovered(clean: np.ndarray, spliced: np.ndarray, ablated: np.ndarray, 
     return recovered, (float(low), float(high))
 
 
-@torch.no_grad()
-def next_token_losses(logits: Float[Tensor, "batch sequence d_vocab"], tokens: Int[Tensor, "batch sequence"]) -> Float[Tensor, "batch predictions"]:
-    """Cross-entropy in nats of each token after the first: `−log softmax(logits)[next token]`, in float32."""
-    rows, targets = _next_token_rows(logits, tokens)
-    losses = [-chunk.log_softmax(-1).gather(-1, targets[part][:, None])[:, 0] for part, chunk in _chunks(rows)]
-    return torch.cat(losses).unflatten(0, tokens.shape)[:, :-1]
-
-
-@dataclass
-class Comparison:
-    """A pass beside the clean one, for every position but the last.
-
-    Attributes:
-        losses: cross-entropy of the pass in nats.
-        kl_divergence: KL(clean ‖ pass) in nats.
-        agrees: whether the likeliest token is that of the clean model.
-    """
-
-    losses: Float[Tensor, "batch predictions"]
-    kl_divergence: Float[Tensor, "batch predictions"]
-    agrees: Bool[Tensor, "batch predictions"]
-
-
-@torch.no_grad()
-def compare(
-    clean: Float[Tensor, "batch sequence d_vocab"], logits: Float[Tensor, "batch sequence d_vocab"], tokens: Int[Tensor, "batch sequence"]
-) -> Comparison:
-    """Compare the predictions of a pass with those of the clean model.
-
-    `KL = sum_v p(v) (log p(v) − log q(v))`, p clean and q of the pass, in float32; what rounding makes of a KL below 0 counts as 0.
-
-    Args:
-        clean: logits of the clean model.
-        logits: logits of the pass.
-        tokens: what both were run on.
-    """
-    clean_rows, targets = _next_token_rows(clean, tokens)
-    rows, _ = _next_token_rows(logits, tokens)
-    losses, divergences, agreements = [], [], []
-    for (part, chunk), (_, clean_chunk) in zip(_chunks(rows), _chunks(clean_rows), strict=True):
-        log_q, log_p = chunk.log_softmax(-1), clean_chunk.log_softmax(-1)
-        losses.append(-log_q.gather(-1, targets[part][:, None])[:, 0])
-        agreements.append(log_q.gather(-1, clean_chunk.argmax(-1, keepdim=True))[:, 0] == log_q.amax(-1))
-        divergences.append(torch.linalg.vecdot(log_p.exp(), log_p - log_q).clamp(min=0))
-    columns = [torch.cat(parts).unflatten(0, tokens.shape)[:, :-1] for parts in (losses, divergences, agreements)]
-    return Comparison(*columns)
-
-
-def kl_histogram(divergences: Float[Tensor, " predictions"]) -> np.ndarray:
+def kl_histogram(divergences: np.ndarray) -> np.ndarray:
     """Int64 counts of KL divergences between `KL_LOG10_EDGES`; the outermost bins take what lies beyond."""
-    logs = np.log10(divergences.double().cpu().numpy().clip(1e-300)).clip(KL_LOG10_EDGES[0], KL_LOG10_EDGES[-1])
+    logs = np.log10(divergences.clip(1e-300)).clip(KL_LOG10_EDGES[0], KL_LOG10_EDGES[-1])
     return np.histogram(logs, KL_LOG10_EDGES)[0]
 
 
@@ -178,17 +139,3 @@ def _kl_quantiles(histogram: np.ndarray) -> dict[str, float]:
     bins = {quantile: int(np.searchsorted(cumulative, quantile * cumulative[-1])) for quantile in KL_QUANTILES}
     middles = 10 ** ((KL_LOG10_EDGES[1:] + KL_LOG10_EDGES[:-1]) / 2)
     return {f"p{100 * quantile:g}": float(middles[index]) if index else 0.0 for quantile, index in bins.items()}
-
-
-def _next_token_rows(
-    logits: Float[Tensor, "batch sequence d_vocab"], tokens: Int[Tensor, "batch sequence"]
-) -> tuple[Float[Tensor, "rows d_vocab"], Int[Tensor, " rows"]]:
-    # The last position of a sequence predicts nothing known. It keeps a row, with any target: leaving it out would copy all logits.
-    return logits.flatten(0, 1), tokens.roll(-1, dims=1).flatten()
-
-
-def _chunks(rows: Float[Tensor, "rows d_vocab"]) -> Iterator[tuple[slice, Float[Tensor, "chunk d_vocab"]]]:
-    size = max(1, CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS["cuda"]) // rows.shape[1])
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        yield part, rows[part].float()

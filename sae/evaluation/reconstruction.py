@@ -11,6 +11,8 @@ from torch import Tensor
 from sae.config import Config
 from sae.evaluation.accumulators import Sums, ratio
 
+SMALLEST_NORM = 1e-4  # below it SAEBench takes a norm of 1 for its ratio
+
 
 class ReconstructionFigures(Config):
     """Reconstruction over the whole evaluation set; null where a figure is not defined (activations that never vary)."""
@@ -20,6 +22,17 @@ class ReconstructionFigures(Config):
     mean_squared_error: float = Field(description="mean of ‖x − x̂‖² per token, in squared units of the activation, summed over d_in")
     cosine: float = Field(description="mean cosine of activation and reconstruction; a vector of zeros counts as 0")
     norm_ratio: float | None = Field(description="sqrt(sum‖x̂‖² / sum‖x‖²); below 1 the reconstruction is shrunken")
+    norm: float | None = Field(None, description="mean of ‖x‖, SAEBench's l2_norm_in")
+    reconstruction_norm: float | None = Field(None, description="mean of ‖x̂‖, SAEBench's l2_norm_out")
+    norm_ratio_per_token: float | None = Field(None, description="mean of ‖x̂‖ / ‖x‖, SAEBench's l2_ratio; where ‖x‖ < 1e-4 it counts as ‖x̂‖")
+    reconstruction_bias: float | None = Field(
+        None, description="mean‖x̂‖² / mean(x · x̂), SAEBench's relative_reconstruction_bias; 1 is unbiased (arXiv 2404.16014, equation 10)"
+    )
+    explained_variance_per_token: float | None = Field(
+        None,
+        description="1 − mean(‖x − x̂‖² / ‖x − mean‖²) with the store's mean, as SAELens' explained_variance_legacy; tokens near the mean weigh "
+        "most, use explained_variance",
+    )
 
 
 @dataclass
@@ -34,6 +47,11 @@ class ReconstructionSums(Sums):
         square: sum of ‖x‖².
         reconstruction_square: sum of ‖x̂‖².
         cosine: sum of cos(x, x̂).
+        norm: sum of ‖x‖.
+        reconstruction_norm: sum of ‖x̂‖.
+        norm_ratio: sum of ‖x̂‖ / ‖x‖.
+        product: sum of x · x̂.
+        error_per_deviation: sum of ‖x − x̂‖² / ‖x − shift‖².
     """
 
     tokens: int
@@ -43,6 +61,11 @@ class ReconstructionSums(Sums):
     square: float
     reconstruction_square: float
     cosine: float
+    norm: float
+    reconstruction_norm: float
+    norm_ratio: float
+    product: float
+    error_per_deviation: float
 
     def figures(self) -> ReconstructionFigures:
         """The figures of all tokens summed."""
@@ -55,6 +78,11 @@ class ReconstructionSums(Sums):
             mean_squared_error=self.squared_error / self.tokens,
             cosine=self.cosine / self.tokens,
             norm_ratio=None if norms is None else norms**0.5,
+            norm=self.norm / self.tokens,
+            reconstruction_norm=self.reconstruction_norm / self.tokens,
+            norm_ratio_per_token=self.norm_ratio / self.tokens,
+            reconstruction_bias=ratio(self.reconstruction_square, self.product),
+            explained_variance_per_token=1 - self.error_per_deviation / self.tokens if np.isfinite(self.error_per_deviation) else None,
         )
 
 
@@ -72,16 +100,24 @@ def reconstruction_sums(
         shift: s, the same for all batches and near the mean of x.
     """
     shifted = activations - shift
+    errors, deviations = (activations - reconstructions).square().sum(-1), shifted.square().sum(-1)
+    norms, reconstruction_norms = (torch.linalg.vector_norm(vectors, dim=-1) for vectors in (activations, reconstructions))
+    ratios = reconstruction_norms / torch.where(norms < SMALLEST_NORM, 1.0, norms)
     return ReconstructionSums(
         tokens=len(activations),
         shifted=shifted.sum(0, dtype=torch.float64).cpu().numpy(),
-        shifted_square=_sum_of_squares(shifted),
-        squared_error=_sum_of_squares(activations - reconstructions),
-        square=_sum_of_squares(activations),
-        reconstruction_square=_sum_of_squares(reconstructions),
-        cosine=torch.cosine_similarity(activations, reconstructions, dim=-1).sum(dtype=torch.float64).item(),
+        shifted_square=_sum(deviations),
+        squared_error=_sum(errors),
+        square=_sum(activations.square().sum(-1)),
+        reconstruction_square=_sum(reconstructions.square().sum(-1)),
+        cosine=_sum(torch.cosine_similarity(activations, reconstructions, dim=-1)),
+        norm=_sum(norms),
+        reconstruction_norm=_sum(reconstruction_norms),
+        norm_ratio=_sum(ratios),
+        product=_sum(torch.linalg.vecdot(activations, reconstructions)),
+        error_per_deviation=_sum(errors / deviations),
     )
 
 
-def _sum_of_squares(vectors: Float[Tensor, "tokens d_in"]) -> float:
-    return vectors.square().sum(-1).sum(dtype=torch.float64).item()
+def _sum(values: Float[Tensor, " tokens"]) -> float:
+    return values.sum(dtype=torch.float64).item()

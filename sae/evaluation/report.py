@@ -1,4 +1,20 @@
-"""What an evaluation leaves behind: `<name>.density.arrow`, then `<name>.json`."""
+"""What an evaluation leaves behind: tables first, `<name>.json` last, so that a report says that its tables are whole.
+
+::
+
+    <name>.density.arrow             a feature a row: feature, tokens_fired, density, sequences_fired, encoder_bias, encoder_norm,
+                                     encoder_decoder_cosine, ultra_low (member of the cluster of ultra-low density)
+    <name>.positions.arrow           a position a row: position, predictions, clean, spliced, zero_ablated, mean_ablated (cross-entropy in
+                                     nats per prediction), kl_divergence (nats per prediction), top1_agreement, loss_recovered_zero
+    <name>.losses.arrow              a range of the clean model's loss a row: low, high (nats; the last is open), and the same columns
+    <name>.worst.arrow               a prediction a row, the 1 % with the largest KL divergence, largest first: sequence (held out), position
+                                     (of the token that predicts), context (text up to it), next_token, token_id, next_token_id, clean,
+                                     spliced (cross-entropy in nats), kl_divergence
+    saebench/<name>.saebench.json    the figures in SAEBench's layout
+    <name>.json                      the report
+
+A position is that of the token that predicts the next one; position 0 is BOS, from which nothing is predicted that counts.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +25,18 @@ from pydantic import Field
 
 from sae.architectures.base import Dictionary
 from sae.config import Config
+from sae.corpus.packing import TokenCorpus
 from sae.errors import PlanError
 from sae.evaluation.accumulators import Sums
+from sae.evaluation.breakdown import CONTEXT_TOKENS, LOSS_EDGES, WorstPredictions, worst_count
 from sae.evaluation.downstream import DownstreamFigures, DownstreamSums
 from sae.evaluation.reconstruction import ReconstructionFigures, ReconstructionSums
+from sae.evaluation.saebench import saebench_output
 from sae.evaluation.sparsity import SparsityFigures, SparsitySums
+from sae.evaluation.weights import DensityClusters, FeatureWeights, density_clusters, feature_weights, ultra_low_features
 from sae.storage import Place
+
+CONTEXTS_AT_ONCE = 4096  # worst predictions whose sequences are read together
 
 
 class EvaluationInputs(Config):
@@ -37,6 +59,10 @@ class EvaluationReport(DownstreamFigures, ReconstructionFigures, SparsityFigures
     d_sae: int
     k: int | None = Field(description="features kept per token, where the architecture fixes their number")
     hookpoint: str
+    context_length: int | None = Field(None, description="tokens in a sequence")
+    density_clusters: DensityClusters | None = Field(None, description="ultra-low densities and the others; null where there is one cluster")
+    mean_max_encoder_cosine: float | None = Field(None, description="mean over features of the largest cosine with another feature's encoder")
+    mean_max_decoder_cosine: float | None = Field(None, description="mean over features of the largest cosine with another feature's direction")
     target_hookpoint: str | None = Field(None, description="what a transcoder reconstructs, and where its figures are taken; null: `hookpoint`")
     inputs: EvaluationInputs
 
@@ -50,14 +76,26 @@ class EvaluationSums(Sums):
     downstream: DownstreamSums
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A report and what its tables are made of."""
+
+    report: EvaluationReport
+    sums: EvaluationSums
+    weights: FeatureWeights
+    ultra_low: np.ndarray
+
+
 def build_report(
     name: str, dictionary: Dictionary, hookpoint: str, sums: EvaluationSums, inputs: EvaluationInputs, target_hookpoint: str | None = None
-) -> EvaluationReport:
+) -> Measured:
     """The report of a dictionary from the sums over all sequences; `target_hookpoint` is a transcoder's."""
     figures: dict[str, Any] = {}
     for part in (sums.downstream.figures(inputs.seed), sums.reconstruction.figures(), sums.sparsity.figures()):
         figures |= dict(part)
-    return EvaluationReport(
+    weights, density = feature_weights(dictionary), sums.sparsity.density
+    ultra_low = ultra_low_features(density, weights, sums.sparsity.tokens)
+    report = EvaluationReport(
         name=name,
         architecture=dictionary.architecture,
         d_in=dictionary.d_in,
@@ -65,15 +103,35 @@ def build_report(
         k=getattr(dictionary.config, "k", None),
         hookpoint=hookpoint,
         target_hookpoint=target_hookpoint,
+        context_length=len(sums.downstream.by_position.predictions) + 1,
+        density_clusters=density_clusters(density, weights, ultra_low),
+        mean_max_encoder_cosine=_mean_of_known(weights.max_encoder_cosine),
+        mean_max_decoder_cosine=_mean_of_known(weights.max_decoder_cosine),
         inputs=inputs,
         **figures,
     )
+    return Measured(report, sums, weights, ultra_low)
 
 
-def write_report(place: Place, report: EvaluationReport, sums: SparsitySums) -> None:
-    """Write the densities and then the report, which says that both are whole."""
-    place.put(f"{report.name}.density.arrow", densities_to_ipc(sums))
-    place.put_json(f"{report.name}.json", report.model_dump(mode="json"))
+def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str]) -> None:
+    """Write the tables and then the report.
+
+    Args:
+        place: where they go.
+        measured: what was measured.
+        corpus: whose held-out sequences were measured, for the contexts of the worst predictions.
+        token_texts: what each token of the subject model shows as.
+    """
+    report, sums = measured.report, measured.sums
+    worst = sums.downstream.worst.limited(worst_count(report.num_predictions))
+    place.put(f"{report.name}.density.arrow", _ipc(_density_columns(measured)))
+    place.put(f"{report.name}.positions.arrow", _ipc(_position_columns(sums.downstream)))
+    place.put(f"{report.name}.losses.arrow", _ipc(_loss_columns(sums.downstream)))
+    place.put(f"{report.name}.worst.arrow", _ipc(_worst_columns(worst, corpus, token_texts)))
+    resolved = report.model_dump(mode="json")
+    tokens_run = report.num_sequences * (report.context_length or 0)
+    place.put_json(f"saebench/{report.name}.saebench.json", saebench_output(resolved, sums.sparsity, measured.weights, tokens_run))
+    place.put_json(f"{report.name}.json", resolved)
 
 
 def finished_report(place: Place, name: str, inputs: EvaluationInputs) -> EvaluationReport | None:
@@ -93,16 +151,60 @@ def finished_report(place: Place, name: str, inputs: EvaluationInputs) -> Evalua
     return report
 
 
-def densities_to_ipc(sums: SparsitySums) -> pa.Buffer:
-    """Density of every feature as an Arrow IPC file: columns `feature`, `tokens_fired`, `density`."""
-    table = pa.table(
-        {
-            "feature": pa.array(np.arange(len(sums.fired), dtype=np.uint32)),
-            "tokens_fired": pa.array(sums.fired.astype(np.uint64)),
-            "density": pa.array(sums.density),
-        }
-    )
+def _density_columns(measured: Measured) -> dict[str, Any]:
+    sparsity, weights = measured.sums.sparsity, measured.weights
+    return {
+        "feature": np.arange(len(sparsity.fired), dtype=np.uint32),
+        "tokens_fired": sparsity.fired.astype(np.uint64),
+        "density": sparsity.density,
+        "sequences_fired": sparsity.fired_sequences.astype(np.uint64),
+        "encoder_bias": weights.encoder_bias,
+        "encoder_norm": weights.encoder_norm,
+        "encoder_decoder_cosine": weights.encoder_decoder_cosine,
+        "ultra_low": measured.ultra_low,
+    }
+
+
+def _position_columns(sums: DownstreamSums) -> dict[str, Any]:
+    return {"position": np.arange(len(sums.by_position.predictions), dtype=np.uint32)} | sums.by_position.columns()
+
+
+def _loss_columns(sums: DownstreamSums) -> dict[str, Any]:
+    return {"low": np.array(LOSS_EDGES[:-1]), "high": np.array(LOSS_EDGES[1:])} | sums.by_loss.columns()
+
+
+def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: list[str]) -> dict[str, Any]:
+    contexts = [""] * len(worst.positions)
+    order = np.argsort(worst.sequence_ids, kind="stable")
+    for start in range(0, len(order), CONTEXTS_AT_ONCE):
+        chosen = order[start : start + CONTEXTS_AT_ONCE]
+        first, last = int(worst.sequence_ids[chosen[0]]), int(worst.sequence_ids[chosen[-1]])
+        sequences = corpus.sequences("held_out", first, last + 1)
+        for index in chosen:
+            position = int(worst.positions[index])
+            tokens = sequences[worst.sequence_ids[index] - first, max(0, position + 1 - CONTEXT_TOKENS) : position + 1]
+            contexts[index] = "".join(token_texts[token] for token in tokens)
+    return {
+        "sequence": worst.sequence_ids.astype(np.uint64),
+        "position": worst.positions.astype(np.uint32),
+        "context": contexts,
+        "next_token": [token_texts[token] for token in worst.next_token_ids],
+        "token_id": worst.token_ids.astype(np.uint32),
+        "next_token_id": worst.next_token_ids.astype(np.uint32),
+        "clean": worst.clean,
+        "spliced": worst.spliced,
+        "kl_divergence": worst.kl_divergence,
+    }
+
+
+def _ipc(columns: dict[str, Any]) -> pa.Buffer:
+    table = pa.table(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
+
+
+def _mean_of_known(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

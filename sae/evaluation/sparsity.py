@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from pydantic import Field
+from torch import Tensor
 
 from sae.config import Config
 from sae.evaluation.accumulators import Sums
@@ -46,11 +48,13 @@ class SparsitySums(Sums):
         tokens: tokens seen.
         fired: int64 `[d_sae]`, tokens on which each feature was not zero.
         value: sum of all feature values.
+        fired_sequences: int64 `[d_sae]`, sequences in which each feature was not zero on some token.
     """
 
     tokens: int
     fired: np.ndarray
     value: float
+    fired_sequences: np.ndarray
 
     @property
     def density(self) -> np.ndarray:
@@ -76,7 +80,21 @@ class SparsitySums(Sums):
         )
 
 
-def sparsity_sums(features: SparseFeatures) -> SparsitySums:
-    """Sums of one batch; values are non-negative, so their sum is the L1 norm."""
-    fired = torch.bincount(features.feature_ids[features.values != 0], minlength=features.num_features)
-    return SparsitySums(tokens=features.batch, fired=fired.cpu().numpy(), value=features.values.sum(dtype=torch.float64).item())
+def sparsity_sums(features: SparseFeatures, sequences: Int[Tensor, " batch"]) -> SparsitySums:
+    """Sums of one batch; values are non-negative, so their sum is the L1 norm.
+
+    Args:
+        features: of every token.
+        sequences: which sequence of the batch each token belongs to, counted from 0.
+    """
+    firing = features.values != 0
+    feature_ids = features.feature_ids[firing]
+    fired = torch.bincount(feature_ids, minlength=features.num_features)
+    together = torch.zeros(int(sequences.max()) + 1 if len(sequences) else 0, features.num_features, dtype=torch.bool, device=feature_ids.device)
+    together[sequences[features.row_ids[firing]], feature_ids] = True
+    return SparsitySums(
+        tokens=features.batch,
+        fired=fired.cpu().numpy(),
+        value=features.values.sum(dtype=torch.float64).item(),
+        fired_sequences=together.sum(0).cpu().numpy(),
+    )

@@ -121,7 +121,8 @@ def test_two_workers_measure_what_one_process_measures(run, subject, tiny_corpus
 def check_finished_reports_are_left_alone(run, output, reports):
     """No worker starts for reports that are there, and another seed or another text is another evaluation."""
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
-    assert sorted(before) == ["relu.density.arrow", "relu.json", "topk.density.arrow", "topk.json"]
+    tables = ("density.arrow", "json", "losses.arrow", "positions.arrow", "worst.arrow")
+    assert sorted(before) == sorted(["saebench", *(f"{name}.{table}" for name in ("relu", "topk") for table in tables)])
     assert run(CONFIG.model_copy(update={"num_workers": 1, "sequences_per_task": 5})) == reports
     assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before
     with pytest.raises(PlanError, match="num_sequences 20; now num_sequences 19"):

@@ -1,63 +1,28 @@
-"""Losses and divergences, each restated in plain torch."""
+"""Figures of predictions from their sums."""
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
-from sae.evaluation import downstream
 from sae.evaluation.accumulators import SequenceLosses
-from sae.evaluation.downstream import DownstreamSums, compare, kl_histogram, loss_recovered, next_token_losses
-
-
-@pytest.fixture(params=[7, 2**20], ids=["one row a chunk", "one chunk"])
-def _chunked(request, monkeypatch):
-    monkeypatch.setitem(downstream.CHUNK_ELEMENTS, "cpu", request.param)
-
-
-def drawn(seed, scale=3.0):
-    return scale * torch.randn(4, 9, 50, generator=torch.Generator().manual_seed(seed))
-
-
-TOKENS = torch.randint(0, 50, (4, 9), generator=torch.Generator().manual_seed(9))
-
-
-@pytest.mark.usefixtures("_chunked")
-def test_losses_are_cross_entropies_of_the_next_token():
-    logits = drawn(0)
-    expected = functional.cross_entropy(logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten(), reduction="none").view(4, 8)
-    torch.testing.assert_close(next_token_losses(logits, TOKENS), expected)
-
-
-@pytest.mark.usefixtures("_chunked")
-def test_comparison_with_the_clean_model():
-    clean, logits = drawn(0), drawn(0) + drawn(1, 0.7)
-    found = compare(clean, logits, TOKENS)
-    p, q = clean[:, :-1].softmax(-1), logits[:, :-1].softmax(-1)
-    torch.testing.assert_close(found.kl_divergence, (p * (p / q).log()).sum(-1), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found.losses, next_token_losses(logits, TOKENS))
-    assert torch.equal(found.agrees, p.argmax(-1) == q.argmax(-1))
-    assert 0 < found.agrees.float().mean() < 1
-
-
-def test_a_pass_equal_to_the_clean_one_diverges_by_nothing():
-    found = compare(drawn(0), drawn(0), TOKENS)
-    assert found.kl_divergence.max() == 0
-    assert found.agrees.all()
-
-
-def test_half_precision_logits_are_compared_in_float32():
-    logits = drawn(0).bfloat16()
-    assert torch.equal(next_token_losses(logits, TOKENS), next_token_losses(logits.float(), TOKENS))
+from sae.evaluation.breakdown import Predictions, breakdown, loss_cells, worst_predictions
+from sae.evaluation.downstream import DownstreamSums, kl_histogram, loss_recovered
 
 
 def some_sums(ids, divergences):
-    ids = np.array(ids)
+    """20 predictions a sequence, where there are as many divergences."""
+    ids, divergences = np.array(ids), divergences.double().numpy()
     draw = np.random.default_rng(0).random((4, 100))[:, ids]
     losses = SequenceLosses(
         ids, np.full(len(ids), 20), clean=40 + draw[0], spliced=50 + draw[1], zero_ablated=90 + draw[2], mean_ablated=70 + draw[3]
     )
-    return DownstreamSums(losses, float(divergences.sum()), kl_histogram(divergences), agreeing=15 * len(ids))
+    sequences = np.repeat(ids, len(divergences) // len(ids))
+    positions, clean = np.arange(len(divergences)) % 20, 5 * np.ones(len(divergences))
+    each = Predictions(sequences, positions, positions, positions, clean, clean + divergences, clean, clean, divergences, clean > 0)
+    return DownstreamSums(
+        losses, float(divergences.sum()), kl_histogram(divergences), 10 * float(divergences.sum()), agreeing=15 * len(ids),
+        by_position=breakdown(each, positions, 20), by_loss=breakdown(each, loss_cells(clean), 12), worst=worst_predictions(each),
+    )  # fmt: skip
 
 
 def test_figures_of_planted_sums():
@@ -71,6 +36,7 @@ def test_figures_of_planted_sums():
     assert figures.loss_recovered_mean == pytest.approx(expected)
     assert figures.top1_agreement == 0.75
     assert figures.kl_divergence.mean == pytest.approx(divergences.mean().item(), rel=1e-5)
+    assert figures.kl_divergence.score == pytest.approx(0.9)
     for name, quantile in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
         assert figures.kl_divergence.quantiles[name] == pytest.approx(np.quantile(divergences.numpy(), quantile), rel=0.03)
 
@@ -82,8 +48,12 @@ def test_merged_parts_give_the_figures_of_the_whole(cuts):
     total = parts[-1]
     for part in parts[:-1]:
         total = total.merge(part)
-    whole = some_sums(range(100), divergences).figures(seed=3).model_dump(exclude={"kl_divergence": {"mean"}})
-    assert total.figures(seed=3).model_dump(exclude={"kl_divergence": {"mean"}}) == whole
+    whole = (
+        some_sums(range(100), divergences)
+        .figures(seed=3)
+        .model_dump(exclude={"kl_divergence": {"mean", "zero_ablated", "score"}, "worst_percent": {"share_of_kl"}})
+    )
+    assert total.figures(seed=3).model_dump(exclude={"kl_divergence": {"mean", "zero_ablated", "score"}, "worst_percent": {"share_of_kl"}}) == whole
 
 
 def test_no_divergence_at_all_has_quantiles_of_zero():

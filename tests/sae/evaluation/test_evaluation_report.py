@@ -14,11 +14,15 @@ INPUTS = EvaluationInputs(subject_digest="s", corpus_digest="c", store_digest="a
 
 
 @pytest.fixture
-def written(subject, tokens, rough, tmp_path):
+def written(subject, tokens, rough, tiny_corpus, tmp_path):
     sums = evaluate_sequences(subject, MLP, {"rough": rough}, torch.zeros(32), tokens, 0)["rough"]
-    report = build_report("rough", rough, MLP, sums, INPUTS)
-    write_report(Place(tmp_path), report, sums.sparsity)
-    return Place(tmp_path), report, sums.sparsity
+    measured = build_report("rough", rough, MLP, sums, INPUTS)
+    write_report(Place(tmp_path), measured, tiny_corpus, subject.tokenizer.token_texts)
+    return Place(tmp_path), measured.report, sums
+
+
+def read(place, table):
+    return pa.ipc.open_file(place.open_buffer(f"rough.{table}.arrow")).read_all()
 
 
 def test_a_report_comes_back_as_it_was_written(written):
@@ -29,9 +33,12 @@ def test_a_report_comes_back_as_it_was_written(written):
 
 
 def test_densities_lie_beside_it(written):
-    place, _, sparsity = written
-    table = pa.ipc.open_file(place.open_buffer("rough.density.arrow")).read_all()
-    assert table.column_names == ["feature", "tokens_fired", "density"]
+    place, _, sums = written
+    sparsity = sums.sparsity
+    table = read(place, "density")
+    assert table.column_names == [
+        *("feature", "tokens_fired", "density", "sequences_fired", "encoder_bias", "encoder_norm", "encoder_decoder_cosine", "ultra_low")
+    ]
     assert table["feature"].to_pylist() == list(range(64))
     assert table["tokens_fired"].to_pylist() == sparsity.fired.tolist()
     assert table["density"].to_pylist() == sparsity.density.tolist()

@@ -12,11 +12,14 @@ FEATURES = SparseFeatures(
     row_pointers=torch.tensor([0, 2, 4, 5]), feature_ids=torch.tensor([1, 3, 1, 4, 1]), values=torch.tensor([0.5, 2.0, 1.0, 0.0, 1.5]), num_features=5
 )
 
+SEQUENCES = torch.tensor([0, 0, 1])  # of the three tokens
+
 
 def test_l0_l1_and_density():
-    sums = sparsity_sums(FEATURES)
+    sums = sparsity_sums(FEATURES, SEQUENCES)
     figures = sums.figures()
     assert sums.fired.tolist() == [0, 3, 0, 1, 0]
+    assert sums.fired_sequences.tolist() == [0, 2, 0, 1, 0]
     assert sums.density == pytest.approx([0, 1, 0, 1 / 3, 0])
     assert (figures.num_tokens, figures.l0, figures.l1) == (3, pytest.approx(4 / 3), pytest.approx(5 / 3))
     assert figures.silent_fraction == 0.6
@@ -25,14 +28,14 @@ def test_l0_l1_and_density():
 
 
 def test_merged_parts_count_what_the_whole_counts():
-    sums = sparsity_sums(FEATURES)
+    sums = sparsity_sums(FEATURES, SEQUENCES)
     twice = sums.merge(sums)
     assert (twice.tokens, twice.fired.tolist(), twice.value) == (6, [0, 6, 0, 2, 0], 10)
     assert twice.figures().l0 == sums.figures().l0
 
 
 def planted(tokens, fired):
-    return SparsitySums(tokens=tokens, fired=np.array(fired), value=0.0).figures()
+    return SparsitySums(tokens=tokens, fired=np.array(fired), value=0.0, fired_sequences=np.array(fired)).figures()
 
 
 def test_each_density_falls_into_its_bin():
