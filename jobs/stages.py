@@ -8,6 +8,7 @@ import ray
 from jobs.config import RunConfig
 from sae.corpus.packing import prepare_corpus
 from sae.errors import InputError
+from sae.interpretation.language_model.material import Vocabulary
 from sae.report.gather import summarise
 from sae.report.page import write_report
 from sae.storage import Place
@@ -62,8 +63,8 @@ def evaluate_stage(config: RunConfig, monitor: Monitor) -> Any:
 
 
 def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
-    """Explain the features, score the explanations on held-out text beside neurons and random directions, into OUTPUT/interpretation."""
-    return interpret(
+    """Explain the features, score the explanations on held-out text beside neurons and controls, into OUTPUT/interpretation."""
+    summaries = interpret(
         config.interpretation,
         config.subject,
         config.corpus_url,
@@ -72,6 +73,18 @@ def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
         f"{config.output}/interpretation",
         monitor=monitor,
     )
+    asked = config.interpretation.language_model
+    if asked is None:
+        return summaries
+    from services.language_interpreter import explain_in_words  # the client takes a second to import
+
+    return explain_in_words(asked, config.interpretation.seed, subject_vocabulary(config), f"{config.output}/interpretation", list(summaries), monitor)
+
+
+def subject_vocabulary(config: RunConfig) -> Vocabulary:
+    """The subject's tokens, as explanations in words show them."""
+    tokenizer = load_tokenizer(config.subject)
+    return Vocabulary(tokenizer.token_texts, tokenizer.special_token_ids)
 
 
 def report_stage(config: RunConfig, monitor: Monitor) -> Any:

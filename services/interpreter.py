@@ -15,6 +15,7 @@ from sae.corpus.packing import TokenCorpus
 from sae.errors import PlanError
 from sae.interpretation.firings import Firings, firing_counts, write_firings
 from sae.interpretation.index import RangeIndexer, index_range, read_texts
+from sae.interpretation.language_model.config import LanguageModelConfig
 from sae.interpretation.passages import load_passages
 from sae.interpretation.planning import SPLITS, InterpretationJob, baseline_sources, dictionary_sources, source_plan
 from sae.interpretation.reading import read_codes, read_logits
@@ -56,6 +57,7 @@ class InterpretationConfig(Budget):
 
     num_workers: PositiveInt = Field(2, description="interpretation workers, at most")
     pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")
+    language_model: LanguageModelConfig | None = Field(None, description="explanations in words, made after the others; null makes none")
 
 
 def interpret(

@@ -69,6 +69,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("monosem_store_errors_total", "counter", "Attempts at a task that failed because the store did not take or give an object."),
     Metric("monosem_llm_tokens_total", "counter", "Tokens sent to and got from a language model.", ("direction",)),
     Metric("monosem_llm_requests_total", "counter", "Requests to a language model by outcome.", ("outcome",)),
+    Metric("monosem_llm_errors_total", "counter", "Attempts at a language model that failed and were worth repeating.", ("kind",)),
     Metric("monosem_llm_cost_dollars_total", "counter", "What the language model cost so far, in US dollars."),
     Metric("monosem_llm_budget_dollars", "gauge", "What it may cost in all, in US dollars; 0 where there is no budget."),
     Metric("monosem_browser_requests_total", "counter", "Requests the browser answered; `status` is a class such as 2xx.", ("route", "status")),

@@ -1,0 +1,83 @@
+"""What a language model is asked to do, within which limits. Its key is no setting: it comes from the environment alone."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from sae.config import Config
+
+ExplainerName = Literal["activations", "highlights"]
+ScorerName = Literal["simulation", "detection", "fuzzing", "logits"]
+PER_MILLION = 1e-6
+
+
+class Prices(Config):
+    """What the endpoint charges."""
+
+    prompt: NonNegativeFloat = Field(0.0, description="US dollars per million tokens sent")
+    reply: NonNegativeFloat = Field(0.0, description="US dollars per million tokens got")
+
+    def cost(self, prompt_tokens: int, reply_tokens: int) -> float:
+        """US dollars."""
+        return (prompt_tokens * self.prompt + reply_tokens * self.reply) * PER_MILLION
+
+
+class ReplyOptions(Config):
+    """What every request asks for. A change makes other replies: it is part of the plan."""
+
+    temperature: NonNegativeFloat | None = Field(0.0, description="0 is as repeatable as the endpoint can be; null leaves it out")
+    spare_tokens: PositiveInt = Field(
+        400, description="tokens a reply may have beyond the lists it must give: room for the explanation, or for a model that thinks first"
+    )
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="how the endpoint calls the limit of a reply")
+    extra: dict[str, Any] = Field({}, description="further fields of the request, as the endpoint documents them")
+
+
+class RequestLimits(Config):
+    """How hard the endpoint may be pressed."""
+
+    concurrency: PositiveInt = Field(8, description="requests under way at once")
+    requests_per_minute: PositiveFloat | None = Field(None, description="requests begun per minute; null sets no limit")
+    tokens_per_minute: PositiveFloat | None = Field(None, description="tokens sent and allowed in replies per minute; null sets no limit")
+    timeout_seconds: PositiveFloat = Field(120.0, description="time for one reply")
+    attempts: PositiveInt = Field(8, description="attempts at one request that meets 429, a server's error, a time-out or a broken connection")
+    longest_wait_seconds: PositiveFloat = Field(
+        300.0, description="the longest wait before another attempt, Retry-After included; beyond it the run ends"
+    )
+
+
+class LanguageModelConfig(Config):
+    """Explanations in words by a language model behind an OpenAI-compatible endpoint."""
+
+    model: str = Field(min_length=1, description="the model, as the endpoint names it")
+    base_url: str | None = Field(None, description="the endpoint, such as http://127.0.0.1:8000/v1; null takes OPENAI_BASE_URL, else OpenAI's own")
+    explainers: tuple[ExplainerName, ...] = Field(
+        ("highlights",),
+        min_length=1,
+        description="how examples are shown: `activations` (0 to 10 beside each token) or `highlights` (<<marked>> tokens)",
+    )
+    scorers: tuple[ScorerName, ...] = Field(
+        ("simulation", "detection", "fuzzing", "logits"), description="how explanations are scored on examples they never saw"
+    )
+    logit_effects: bool = Field(True, description="show explainers the tokens whose logits the feature raises most")
+    shown_examples: PositiveInt = Field(20, description="explanation examples shown, strongest and per interval; `activations` adds silent ones")
+    examples_per_request: PositiveInt = Field(5, description="scoring examples in one request")
+    max_features: NonNegativeInt = Field(50, description="features of each source to explain, a seeded sample of those that fire")
+    max_cost: PositiveFloat | None = Field(None, description="US dollars this output may cost in all; reaching it ends the work, raising it goes on")
+    prices: Prices = Field(Prices(), description="what the endpoint charges")
+    replies: ReplyOptions = Field(ReplyOptions(), description="what every request asks for")
+    limits: RequestLimits = Field(RequestLimits(), description="how hard the endpoint may be pressed")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_cost is not None and self.prices == Prices():
+            raise ValueError("max_cost needs prices: give prices.prompt and prices.reply, in dollars per million tokens")
+        if self.base_url and "@" in self.base_url.split("://")[-1].split("/")[0]:
+            raise ValueError("base_url holds credentials: set OPENAI_API_KEY instead")
+        if len(set(self.explainers)) < len(self.explainers) or len(set(self.scorers)) < len(self.scorers):
+            raise ValueError("an explainer or scorer is named twice")
+        return self
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that determine a feature's explanation and scores: limits, budgets and the size of the sample do not."""
+        return self.model_dump(mode="json", exclude={"base_url", "max_features", "max_cost", "prices", "limits"})

@@ -1,0 +1,85 @@
+"""One question and its answer: what passes between the mathematics here and whoever talks to the endpoint.
+
+Messages are content-addressed: the digest of a request is its name in the journal, so that a question already answered is not paid twice.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from sae.storage import sha256_hex
+
+Message = dict[str, str]
+Outcome = Literal["answered", "truncated", "refused", "empty", "too_long", "rejected"]
+FRAMING_TOKENS = 64  # of a chat template: beginnings, ends and roles of messages, and the system text some templates put before them
+BYTES_PER_TOKEN = 3.0  # of mixed code and English, for estimates; no bound
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question.
+
+    Attributes:
+        purpose: `explain`, or the scorer.
+        messages: role and content of each.
+        reply_tokens: the longest reply that is allowed.
+        expected_tokens: the reply that is expected, for estimates.
+    """
+
+    purpose: str
+    messages: tuple[Message, ...]
+    reply_tokens: int
+    expected_tokens: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is asked."""
+        return sha256_hex(json.dumps([self.messages, self.reply_tokens], ensure_ascii=False).encode())
+
+    @property
+    def prompt_bytes(self) -> int:
+        """UTF-8 bytes of all messages."""
+        return sum(len(message["content"].encode()) for message in self.messages)
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """More tokens than any tokenizer makes of it: a token stands for at least one byte."""
+        return self.prompt_bytes + FRAMING_TOKENS
+
+    @property
+    def expected_prompt_tokens(self) -> int:
+        """About as many as it will be."""
+        return round(self.prompt_bytes / BYTES_PER_TOKEN) + FRAMING_TOKENS // 4
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, or why there is none.
+
+    Attributes:
+        outcome: `answered`; `truncated` at the limit of tokens; `refused` by the model or a filter; `empty`; `too_long` for the model's
+            context; `rejected` by the endpoint for another reason.
+        text: what the model wrote; for `too_long` and `rejected` what the endpoint said.
+        prompt_tokens: tokens sent, all attempts together.
+        reply_tokens: tokens got, all attempts together; what cannot be known (a time-out) counts as much as it may have been.
+        cost: US dollars.
+    """
+
+    outcome: Outcome
+    text: str
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    cost: float = 0.0
+
+    def as_json(self) -> dict[str, object]:
+        """For the journal."""
+        return asdict(self)
+
+
+Ask = Callable[[Request], Awaitable[Reply]]
+"""Whoever answers. It may raise `BudgetError` instead, or a `MonosemError` where nothing further can be answered."""
+
+
+class BudgetError(Exception):
+    """The next request might cost more than is left."""

@@ -1,0 +1,57 @@
+"""What an explainer is shown of a feature.
+
+`highlights`: firing examples, tokens of at least 0.3 times the example's strongest activation marked, as delphi does (Paulo et al. 2024, arXiv
+2410.13928). `activations`: each token with `ceil(10 a / maximum)`, 0 to 10, and some silent examples beside the firing ones (Bills et al.
+2023, *Language models can explain neurons in language models*).
+"""
+
+import json
+
+import numpy as np
+
+from sae.interpretation.language_model.config import ExplainerName, LanguageModelConfig
+from sae.interpretation.language_model.exchange import Request
+from sae.interpretation.language_model.fencing import LONGEST_TOKEN, fenced, highlighted, spelt_out
+from sae.interpretation.language_model.material import Example, FeatureMaterial
+from sae.interpretation.language_model.prompts import messages
+
+HIGHLIGHTED = 0.3  # of an example's strongest activation
+STEPS = 10
+SILENT_SHARE = 4  # one silent example is shown for this many firing ones
+EXPLANATION_TOKENS = 60  # expected of a sentence
+
+
+def explanation_request(name: ExplainerName, material: FeatureMaterial, config: LanguageModelConfig, num_examples: int) -> Request:
+    """The question what a feature fires on, with up to `num_examples` of its explanation examples."""
+    shown = firing_examples(material.shown, num_examples)
+    if name == "highlights":
+        lines = [f"{_step(example.strongest, material.maximum)}: {highlighted(example.tokens, marks_of(example))}" for example in shown]
+    else:
+        silent = [example for example in material.shown if example.strongest == 0][: max(1, num_examples // SILENT_SHARE)]
+        lines = [_with_activations(example, material.maximum) for example in (*shown, *silent)]
+    logits = ", ".join(json.dumps(spelt_out(token, LONGEST_TOKEN), ensure_ascii=False) for token in material.raised) if config.logit_effects else ""
+    filled = messages(f"explain_{name}", examples=fenced("pieces", lines), logits=fenced("tokens", [logits]) if logits else "")
+    return Request("explain", filled, config.replies.spare_tokens, EXPLANATION_TOKENS)
+
+
+def firing_examples(examples: list[Example], wanted: int) -> list[Example]:
+    """Up to `wanted` examples that fire: half of them the strongest, half from the intervals, evenly spread over their strengths."""
+    top = [example for example in examples if example.kind == "top"]
+    others = sorted((example for example in examples if example.kind == "interval"), key=lambda example: -example.strongest)
+    spread = [others[index] for index in np.unique(np.linspace(0, len(others) - 1, min(len(others), wanted // 2)).astype(int))] if others else []
+    chosen = [*top[: wanted - len(spread)], *spread]
+    return sorted((example for example in chosen if example.strongest > 0), key=lambda example: -example.strongest)
+
+
+def marks_of(example: Example) -> np.ndarray:
+    """Which tokens of a firing example are marked."""
+    return (example.activations > 0) & (example.activations >= HIGHLIGHTED * example.strongest)
+
+
+def _with_activations(example: Example, maximum: float) -> str:
+    pairs = [[spelt_out(token, LONGEST_TOKEN), _step(value, maximum)] for token, value in zip(example.tokens, example.activations, strict=True)]
+    return json.dumps(pairs, ensure_ascii=False)
+
+
+def _step(activation: float, maximum: float) -> int:
+    return int(np.clip(np.ceil(STEPS * activation / maximum), 0, STEPS))

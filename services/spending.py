@@ -1,0 +1,67 @@
+"""What a language model may cost, decided before a request is sent: its dearest possible end is set aside, and settled when it is known.
+
+A request's prompt cannot hold more tokens than bytes, and its reply not more than its limit: so the money spent never passes `max_cost`,
+whatever is under way at once. What cannot be known (a reply that never came) is counted at its dearest.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from sae.interpretation.language_model.config import Prices
+from sae.interpretation.language_model.exchange import BudgetError, Request
+
+
+@dataclass
+class Spent:
+    """Totals of an output, over all its runs."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    cost: float = 0.0
+
+
+class Spending:
+    """The account of one run; for the tasks of one event loop.
+
+    Args:
+        max_cost: US dollars, earlier runs included; None sets no limit.
+        prices: of the endpoint.
+        spent: by earlier runs; it is added to.
+    """
+
+    def __init__(self, max_cost: float | None, prices: Prices, spent: Spent) -> None:
+        self.max_cost, self.prices, self.spent = max_cost, prices, spent
+        self._set_aside, self._under_way = 0.0, 0
+        self._changed = asyncio.Condition()
+
+    async def reserve(self, request: Request) -> None:
+        """Set aside what a request may cost at most; waits while others may still turn out cheaper than they might be.
+
+        Raises:
+            BudgetError: it might cost more than is left, and nothing is under way.
+        """
+        most = self.most(request)
+        async with self._changed:
+            while self.max_cost is not None and self.spent.cost + self._set_aside + most > self.max_cost:
+                if not self._under_way or self.spent.cost + most > self.max_cost:
+                    raise BudgetError(f"a request may cost {most:.6f} dollars, {max(0.0, self.max_cost - self.spent.cost):.6f} are left")
+                await self._changed.wait()
+            self._set_aside, self._under_way = self._set_aside + most, self._under_way + 1
+
+    async def settle(self, request: Request, prompt_tokens: int, reply_tokens: int) -> float:
+        """Replace what was set aside by what was used; returns its cost in US dollars."""
+        cost = self.prices.cost(prompt_tokens, reply_tokens)
+        async with self._changed:
+            self._under_way -= 1
+            self._set_aside = self._set_aside - self.most(request) if self._under_way else 0.0  # no residue of rounding
+            self.spent.requests += 1
+            self.spent.prompt_tokens += prompt_tokens
+            self.spent.reply_tokens += reply_tokens
+            self.spent.cost += cost
+            self._changed.notify_all()
+        return cost
+
+    def most(self, request: Request) -> float:
+        """US dollars that a request may cost at most."""
+        return self.prices.cost(request.most_prompt_tokens, request.reply_tokens)
