@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from jobs.budget import print_estimate, with_max_cost
 from jobs.config import RunConfig
 from jobs.loading import load_config
 from jobs.run import run_stages
@@ -13,7 +14,10 @@ from services.log import start_logging
 
 def stage_verb(options: argparse.Namespace) -> None:
     """Run one stage, or all of them for `run`."""
-    config = load_config(options.config, options.overrides)
+    config = with_max_cost(load_config(options.config, options.overrides), getattr(options, "max_cost", None))
+    if getattr(options, "dry_run", False):
+        print_estimate(config)
+        return
     start_logging()
     names = WHOLE_WAY if options.verb == "run" else (options.verb,)
     run_stages(config, names, from_scratch=getattr(options, "from_scratch", False), overlap=getattr(options, "overlap", False))
