@@ -45,7 +45,12 @@ class Question:
         """Which prompt it is."""
         if "EXPLANATION:" in self.system:
             return "explain"
-        marks = {"simulation": "write how strongly", "detection": "fires on any token of it", "fuzzing": "whether the marked", "logits": "numbered tokens. For"}
+        marks = {
+            "simulation": "write how strongly",
+            "detection": "fires on any token of it",
+            "fuzzing": "whether the marked",
+            "logits": "numbered tokens. For",
+        }
         return next((name for name, words in marks.items() if words in self.system), "probe")
 
     def block(self, name: str) -> list[str]:
