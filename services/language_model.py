@@ -140,8 +140,8 @@ class LanguageModel:
 
     async def _attempt(self, request: Request) -> tuple[Trouble | None, Reply]:
         """One attempt: a reply; or what stood in its way, and what it may have cost."""
-        await self._pace.turn(request.expected_prompt_tokens + request.reply_tokens)
         async with self._slots:
+            await self._pace.turn(request.expected_prompt_tokens + request.reply_tokens)  # in the slot: a pause holds back who waits for one, too
             await self.spending.reserve(request)
             try:
                 completion = await self._client.chat.completions.create(**self._arguments(request))
@@ -205,7 +205,7 @@ def judge(error: openai.OpenAIError, key: str | None) -> Trouble | Refusal:
 
 
 def _judge_status(error: openai.APIStatusError, said: str, held: str) -> Trouble | Refusal:
-    status, words = error.status_code, f"HTTP {error.status_code}: {said}"
+    status, words = error.status_code, f"HTTP {error.status_code}: {said.removeprefix(f'Error code: {error.status_code} - ')}"
     if status in (401, 403):  # what it says may hold a piece of the key
         return Refusal(None, f"refused {held} (HTTP {status}): check it, and what it may use")
     if status == 404:

@@ -110,7 +110,7 @@ def scripted_endpoint(rule: Rule) -> Iterator[ScriptedEndpoint]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            answer = endpoint.take(body, dict(self.headers))
+            answer = endpoint.take(body, {name.lower(): value for name, value in self.headers.items()})
             data = answer.body if answer.body is not None else json.dumps(completion(body, answer)).encode()
             self.send_response(answer.status)
             for name, value in {"content-type": "application/json", "content-length": str(len(data) + 100 * answer.cut), **answer.headers}.items():
