@@ -47,6 +47,7 @@ def count_amounts(config: RunConfig, widths: dict[str, int]) -> Amounts:
     sizes = {name: rows * (width * BYTES_PER_VALUE[harvest.dtype] + ROW_OVERHEAD_BYTES) for name, width in widths.items()}
     shards = -(-sequences // harvest.sequences_per_shard)
     sources = [dictionary.sae.d_sae for dictionary in config.training.dictionaries] + [widths[config.hookpoint]]
+    sources += [budget.controls.num_features] * len(budget.controls.kinds)
     return Amounts(
         tokens=sequences * length,
         held_out_tokens=min(held_out, config.evaluation.num_sequences or held_out) * length,
@@ -57,7 +58,7 @@ def count_amounts(config: RunConfig, widths: dict[str, int]) -> Amounts:
         objects=shards * (2 * len(widths) + 1) + 2,
         shards=shards,
         read_tokens=(min(budget.explanation_sequences, sequences) + min(budget.scoring_sequences, held_out)) * length,
-        features=sum(min(size, budget.max_features or size) for size in sources) + budget.num_random_directions,
+        features=sum(min(size, budget.max_features or size) for size in sources),
     )
 
 

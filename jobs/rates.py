@@ -24,7 +24,8 @@ from sae.architectures.base import Dictionary
 from sae.architectures.registry import build_dictionary
 from sae.errors import FailureError, InputError
 from sae.evaluation.passes import evaluate_sequences
-from sae.interpretation.sources import NeuronSource, RandomSource
+from sae.interpretation.controls import random_directions
+from sae.interpretation.sources import NeuronSource
 from sae.storage import Place
 from sae.store.manifest import StorePlan
 from sae.store.writer import write_shard
@@ -222,7 +223,8 @@ def _read(config: RunConfig, subject: Subject, dictionaries: dict[str, Dictionar
     for dictionary in dictionaries.values():
         dictionary.encode_sparse(x)
     NeuronSource(x.shape[1]).firings(x)
-    RandomSource(x.mean(0).cpu(), max(1, config.interpretation.num_random_directions), 0).firings(x)
+    for _ in config.interpretation.controls.kinds:  # each costs about what random directions do
+        random_directions(x.mean(0).cpu(), config.interpretation.controls.num_features, 0).firings(x)
     return part.numel()
 
 

@@ -8,7 +8,7 @@ from jobs.config import RunConfig
 from jobs.loading import load_config
 from jobs.run import run_stages
 from jobs.stages import WHOLE_WAY
-from sae.interpretation.summary import overlapping
+from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
 from services.log import start_logging
 
 
@@ -24,7 +24,8 @@ def stage_verb(options: argparse.Namespace) -> None:
     if options.verb in ("run", "report"):
         print(results_table(config, config.place.get_json("summary.json")))
     else:
-        print(f"{options.verb}: done, in {config.output}")
+        lines = comparison_lines(config) if options.verb == "interpret" else []
+        print("\n".join([*lines, f"{options.verb}: done, in {config.output}"]))
 
 
 def results_table(config: RunConfig, summary: dict[str, Any]) -> str:
@@ -46,22 +47,16 @@ def results_table(config: RunConfig, summary: dict[str, Any]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
     lines.append("")
-    lines += [_comparison(entry, summary["baselines"]) for entry in summary["dictionaries"] if entry.get("explanation_score_interval")]
+    lines += comparison_lines(config)
     lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
     lines.append(f"report: {config.output}/report.html")
     return "\n" + "\n".join(lines)
 
 
-def _comparison(entry: dict[str, Any], baselines: dict[str, Any]) -> str:
-    """Whether a dictionary's features are better explained than each baseline, as far as the bootstrap intervals tell."""
-    verdicts = []
-    for name, baseline in baselines.items():
-        within_noise = overlapping(entry, baseline)
-        if within_noise is None:
-            continue
-        better = entry["explanation_score_median"] > baseline["explanation_score_median"]
-        verdicts.append(f"{'within noise of' if within_noise else 'better than' if better else 'worse than'} {name.replace('_', ' ')}")
-    return f"features of {entry['name']} are explained {', '.join(verdicts)} (95 % intervals)" if verdicts else ""
+def comparison_lines(config: RunConfig) -> list[str]:
+    """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
+    place = config.place.child("interpretation")
+    return comparison_table(place.get_json(COMPARISON_KEY)["rows"]) if place.exists(COMPARISON_KEY) else []
 
 
 def _score(entry: dict[str, Any]) -> str:

@@ -30,15 +30,20 @@ class ExampleRows:
 
     def add(self, feature: int, chosen: Chosen, firings: FeatureFirings, predicted: np.ndarray | None) -> np.ndarray:
         """Add a feature's examples, given all its firings; returns the activations in the windows, `[examples, window]`."""
-        positions, values = firings
-        self._activation[positions] = values
-        activations = self._activation[self.passages.windows(chosen.positions, self.mix)]
-        self._activation[positions] = 0  # the same zeros serve the next feature
+        activations = self.activations(chosen, firings)
         self._features.append(np.full(len(chosen.positions), feature, np.uint32))
         self._chosen.append(chosen)
         self._activations.append(activations)
         if predicted is not None:
             self._predicted.append(predicted)
+        return activations
+
+    def activations(self, chosen: Chosen, firings: FeatureFirings) -> np.ndarray:
+        """The activations in the windows of some examples, `[examples, window]`, given all firings of their feature."""
+        positions, values = firings
+        self._activation[positions] = values
+        activations = self._activation[self.passages.windows(chosen.positions, self.mix)]
+        self._activation[positions] = 0  # the same zeros serve the next feature
         return activations
 
     def table(self) -> pa.Table:

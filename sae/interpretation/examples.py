@@ -1,4 +1,4 @@
-"""Which places in a text stand for a feature: its strongest, a sample of each activation interval, random ones, and its tokens elsewhere."""
+"""Which places in a text stand for a feature: strongest, of each activation interval, random, its tokens elsewhere, and where neighbours fire."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,7 +73,15 @@ def anchor_tokens(pool: ExamplePool, positions: np.ndarray) -> list[int]:
     return list(dict.fromkeys(tokens))[:NUM_ANCHORS]
 
 
-def choose(pool: ExamplePool, firings: FeatureFirings, maximum: float, anchors: list[int] | None, mix: ExampleMix, seed: int) -> Chosen:
+def choose(
+    pool: ExamplePool,
+    firings: FeatureFirings,
+    maximum: float,
+    anchors: list[int] | None,
+    mix: ExampleMix,
+    seed: int,
+    near: np.ndarray | None = None,
+) -> Chosen:
     """Choose the examples of a feature.
 
     Args:
@@ -83,7 +91,9 @@ def choose(pool: ExamplePool, firings: FeatureFirings, maximum: float, anchors: 
         anchors: tokens to look for out of context; None takes those of the top examples chosen here.
         mix: how many of each kind.
         seed: of this feature.
+        near: places at which its neighbours fire, the best first.
     """
+    silent = _silent(pool.passages, near[pool.eligible[near]], firings[0], mix) if near is not None else np.empty(0, np.int64)
     positions, values = firings
     allowed = pool.eligible[positions]
     positions, values = positions[allowed], values[allowed]
@@ -95,8 +105,9 @@ def choose(pool: ExamplePool, firings: FeatureFirings, maximum: float, anchors: 
     random = _draw(pool, pool.shuffled[(start + np.arange(DRAWN * mix.random)) % max(1, len(pool.shuffled))], mix.random, taken)
     anchors = anchor_tokens(pool, positions[top]) if anchors is None else anchors
     elsewhere = _draw(pool, _interleaved(pool, anchors, start, 2 * mix.out_of_context), mix.out_of_context, taken)
-    chosen = np.concatenate([positions[top], sample, random, elsewhere])
-    kinds = np.repeat(np.arange(len(KINDS)), [len(top), len(sample), len(random), len(elsewhere)])
+    hard = _draw(pool, silent, mix.hard_negatives, taken)
+    parts = [positions[top], sample, random, elsewhere, hard]
+    chosen, kinds = np.concatenate(parts), np.repeat(np.arange(len(KINDS)), [len(part) for part in parts])
     return Chosen(chosen, kinds, _intervals_at(chosen, positions, intervals), _num_distinct(pool.digests[positions]))
 
 
@@ -122,6 +133,12 @@ def _per_interval(pool: ExamplePool, positions: np.ndarray, intervals: np.ndarra
     grouped = -intervals[hopeful]
     begins = np.searchsorted(grouped, np.arange(-NUM_INTERVALS + 1, 2))
     return np.concatenate([_draw(pool, positions[hopeful[low:high]], wanted, taken) for low, high in pairwise(begins.tolist())])
+
+
+def _silent(passages: Passages, places: np.ndarray, firings: np.ndarray, mix: ExampleMix) -> np.ndarray:
+    """Those of the places in whose windows a feature never fires."""
+    starts = passages.starts(places, mix)
+    return places[np.searchsorted(firings, starts) == np.searchsorted(firings, starts + mix.window)]
 
 
 def _num_distinct(values: np.ndarray) -> int:

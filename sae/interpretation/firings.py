@@ -75,5 +75,12 @@ def firing_counts(place: Place, keys: list[str]) -> np.ndarray:
     return np.sum([_read(place, key).column("positions").chunk(0).value_lengths().to_numpy() for key in keys], axis=0)
 
 
+def read_firings(place: Place, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The firings of all features over one run of sequences: positions, values, and where those of each feature begin, one more at the end."""
+    table = _read(place, key)
+    positions, values = table.column("positions").chunk(0), table.column("values").chunk(0)
+    return positions.values.to_numpy(), values.values.to_numpy(), positions.offsets.to_numpy()
+
+
 def _read(place: Place, key: str) -> pa.Table:
     return pa.ipc.open_file(place.open_buffer(key)).read_all()

@@ -18,13 +18,16 @@ from sae.interpretation.examples import Chosen, ExamplePool, anchor_tokens, choo
 from sae.interpretation.explanations import explain, patterns_json
 from sae.interpretation.firings import FeatureFirings, Firings
 from sae.interpretation.graph_learning import learn
+from sae.interpretation.neighbours import Neighbours
 from sae.interpretation.passages import Passages, load_passages, passage_ids
-from sae.interpretation.records import FEATURES_SCHEMA, KINDS, NUM_INTERVALS, Budget
+from sae.interpretation.records import FEATURES_SCHEMA, HARD, KINDS, NUM_INTERVALS, SCORING_DRAWS, Budget
 from sae.interpretation.sampling import draw_seed
-from sae.interpretation.scoring import pearson, quantised, sparse_pearson, spearman
+from sae.interpretation.scoring import held_out_figures, pearson, quantised, spearman
 from sae.interpretation.token_graph import TokenGraph
 
 SILENT = "never fires on the explanation text"
+FIRING_OR_HARD = [KINDS.index("top"), KINDS.index("interval"), HARD]
+Near = tuple[np.ndarray | None, np.ndarray | None]
 TOO_FEW = "too few distinct firing examples in the scoring text"
 
 
@@ -76,7 +79,7 @@ def index_texts(explanation: Passages, scoring: Passages, budget: Budget) -> Tex
             eligible = eligible & ~np.isin(digests, told)
             repeated = 1 - eligible.sum() / max(1, passages.num_readable)
         pools.append(ExamplePool(passages, digests, eligible, budget.seed))
-    return Texts(pools[0], pools[1], Contexts(explanation, budget.max_context), told, float(repeated))
+    return Texts(pools[0], pools[1], Contexts(explanation, budget.graph.max_context), told, float(repeated))
 
 
 class RangeIndexer:
@@ -95,8 +98,8 @@ class RangeIndexer:
         self.scored = ExampleRows(texts.scoring.passages, "scoring", budget.scoring_examples)
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, feature: int, explanation: FeatureFirings, scoring: FeatureFirings) -> None:
-        """Explain and score one feature, given its firings in both texts."""
+    def add(self, feature: int, explanation: FeatureFirings, scoring: FeatureFirings, near: Near = (None, None)) -> None:
+        """Explain and score one feature, given its firings in both texts, and where its neighbours fire there."""
         positions, values = explanation
         row: dict[str, Any] = {
             "feature": feature,
@@ -108,9 +111,9 @@ class RangeIndexer:
             row.update(max_activation=0.0, not_scored_reason=SILENT)
             return
         maximum, seed = float(values.max()), draw_seed(self.budget.seed, self.source, feature)
-        shown = choose(self.texts.explanation, explanation, maximum, None, self.budget.explanation_examples, seed)
+        shown = choose(self.texts.explanation, explanation, maximum, None, self.budget.explanation_examples, seed, near[0])
         self.shown.add(feature, shown, explanation, None)
-        graph = learn(self.texts.contexts, positions, values, self.budget.max_patterns)
+        graph = learn(self.texts.contexts, positions, values, self.budget.graph.max_patterns)
         top = shown.positions[shown.kinds == KINDS.index("top")]
         anchors = anchor_tokens(self.texts.explanation, top)
         counts = np.bincount(intervals_of(values, maximum), minlength=NUM_INTERVALS)
@@ -121,11 +124,14 @@ class RangeIndexer:
             patterns=patterns_json(graph, self.token_texts),
             single_token=len(anchors) == 1,
         )
-        chosen = choose(self.texts.scoring, scoring, maximum, anchors, self.budget.scoring_examples, seed)
-        row.update(self._score(row, graph, chosen, scoring))
+        mix = self.budget.scoring_examples
+        # The first draw is the one that is kept; the others say how much a score hangs on which examples were drawn.
+        seeds = [seed, *(draw_seed(self.budget.seed, self.source, feature, draw) for draw in range(1, SCORING_DRAWS))]
+        draws = [choose(self.texts.scoring, scoring, maximum, anchors, mix, each, near[1]) for each in seeds]
+        row.update(self._score(row, graph, draws, scoring, float(values.mean())))
 
     def tables(self, logits: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """The rows of all features added so far: features (`logits` beside them), and examples.
+        """The rows of all features added so far: features (with the columns of `logits`, null where columns are in neither), and examples.
 
         Raises:
             FailureError: an example stands in both texts.
@@ -137,28 +143,48 @@ class RangeIndexer:
         check_apart(examples, self.texts.told, self.budget)
         return features.select(FEATURES_SCHEMA.names), examples
 
-    def _score(self, row: dict[str, Any], graph: TokenGraph, chosen: Chosen, firings: FeatureFirings) -> dict[str, Any]:
-        passages = self.texts.scoring.passages
-        windows = passages.windows(chosen.positions, self.budget.scoring_examples)
-        predicted = graph.predict(passages.tokens.reshape(-1)[windows])
-        true = self.scored.add(row["feature"], chosen, firings, predicted)
-        if chosen.num_distinct < self.budget.min_firing_examples:
-            return {"not_scored_reason": TOO_FEW}
-        digits = [quantised(values[passages.readable[windows]], row["max_activation"]) for values in (predicted, true)]
-        everywhere = graph.predict(passages.tokens).reshape(-1)
-        return {
-            "score_spearman": spearman(*digits),
-            "score_pearson": pearson(*digits),
-            "score_all_tokens": sparse_pearson(everywhere, passages.readable, *firings),
+    def _score(self, row: dict[str, Any], graph: TokenGraph, draws: list[Chosen], scoring: FeatureFirings, typical: float) -> dict[str, Any]:
+        passages, mix = self.texts.scoring.passages, self.budget.scoring_examples
+        windows = [passages.windows(chosen.positions, mix) for chosen in draws]
+        nodes = graph.nodes(passages.tokens)
+        predicted = [graph.predict(passages.tokens.reshape(-1)[each]) for each in windows]
+        true = [self.scored.add(row["feature"], draws[0], scoring, predicted[0])]
+        found = held_out_figures(nodes, graph.means, passages.readable, scoring, typical) if len(scoring[0]) else {}
+        if draws[0].num_distinct < self.budget.min_firing_examples:
+            return found | {"not_scored_reason": TOO_FEW}
+        true += [self.scored.activations(chosen, scoring) for chosen in draws[1:]]
+
+        def digits(draw: int, kinds: np.ndarray) -> list[np.ndarray]:
+            readable = passages.readable[windows[draw][kinds]]
+            return [quantised(values[draw][kinds][readable], row["max_activation"]) for values in (predicted, true)]
+
+        scores = [spearman(*digits(draw, chosen.kinds != HARD)) for draw, chosen in enumerate(draws)]
+        hard = np.isin(draws[0].kinds, FIRING_OR_HARD)
+        return found | {
+            "score_spearman": scores[0],
+            "score_draws": scores,
+            "score_pearson": pearson(*digits(0, draws[0].kinds != HARD)),
+            "score_hard": spearman(*digits(0, hard)) if HARD in draws[0].kinds else None,
         }
 
 
 def index_range(
-    indexer: RangeIndexer, features: np.ndarray, explanation: Firings, scoring: Firings, first_row: int, logits: pa.Table
+    indexer: RangeIndexer, features: np.ndarray, explanation: Firings, scoring: Firings, neighbours: Neighbours, logits: pa.Table
 ) -> tuple[pa.Table, pa.Table]:
-    """Explain and score the examined features `features`, the first of which is row `first_row` of the firings."""
-    for row, feature in enumerate(features.tolist(), first_row):
-        indexer.add(feature, explanation.of(row), scoring.of(row))
+    """Explain and score a range of the examined features.
+
+    Args:
+        indexer: of the source.
+        features: all examined features; the range is the rows of `neighbours`.
+        explanation: firings of the range.
+        scoring: likewise.
+        neighbours: of the range.
+        logits: columns that come from elsewhere, for the range.
+    """
+    for row in range(neighbours.low, neighbours.low + len(logits)):
+        indexer.add(int(features[row]), explanation.of(row), scoring.of(row), neighbours.candidates(row))
+    for name, column in neighbours.columns(features).items():
+        logits = logits.append_column(FEATURES_SCHEMA.field(name), column)
     return indexer.tables(logits)
 
 

@@ -1,21 +1,24 @@
 """What there is to interpret, and with what: settled before any work begins, small enough to send to every worker."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from sae.checkpoint import CONFIG_KEY, load_dictionary
 from sae.corpus.packing import Split, TokenCorpus
-from sae.errors import ConfigError, HookpointError, InputError, WidthError
+from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
+from sae.interpretation.controls import DEFAULT_K, FITTED, ControlKind, ControlsConfig
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.records import Budget
 from sae.interpretation.source_directory import SourcePlan
-from sae.interpretation.sources import NEURONS, RANDOM_DIRECTIONS, SourceSpec, examined_features
+from sae.interpretation.sources import NEURONS, SourceSpec, examined_features
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.reader import Store
 from sae.subject import SubjectConfig
 
 SPLITS: dict[str, Split] = {"explanation": "train", "scoring": "held_out"}
+SHUFFLED = "shuffled_"
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,15 @@ def dictionary_sources(urls: dict[str, str], store: Store) -> tuple[str, list[So
     """The hookpoint that all dictionaries share, and each as a source.
 
     Raises:
-        ConfigError: no dictionary, dictionaries of several hookpoints, or a name that a baseline has.
+        ConfigError: no dictionary, dictionaries of several hookpoints, or a name that a control has.
         HookpointError: the store does not have the hookpoint.
         InputError: a dictionary that does not say where it belongs.
         WidthError: a dictionary of another width than the hookpoint.
     """
-    taken = {NEURONS, RANDOM_DIRECTIONS} & urls.keys()
+    taken = [name for name in urls if name in (NEURONS, *get_args(ControlKind)) or name.startswith(SHUFFLED)]
     if taken or not urls:
         raise ConfigError(
-            f"a dictionary is called {taken.pop()!r}, as a baseline is: rename it" if taken else "there is no dictionary: name at least one"
+            f"a dictionary is called {taken[0]!r}, as a control is: rename it" if taken else "there is no dictionary: name at least one"
         )
     configs = {name: Place(url).get_json(CONFIG_KEY) for name, url in urls.items()}
     hookpoints: dict[str, str] = {}
@@ -74,25 +77,60 @@ def dictionary_sources(urls: dict[str, str], store: Store) -> tuple[str, list[So
     return hookpoint, [_dictionary_source(name, url, configs[name], store.plan.hookpoints[hookpoint]) for name, url in urls.items()]
 
 
-def baseline_sources(budget: Budget, d_in: int) -> list[SourceSpec]:
-    """The neurons, and random directions where they are asked for."""
-    specs = [SourceSpec(name=NEURONS, kind="neurons", num_features=d_in)]
-    if budget.num_random_directions:
-        specs.append(SourceSpec(name=RANDOM_DIRECTIONS, kind="random_directions", num_features=budget.num_random_directions))
+def control_sources(budget: Budget, d_in: int, dictionary: Place) -> list[SourceSpec]:
+    """The neurons, and the controls that are asked for; a random dictionary is as wide and as sparse as `dictionary`."""
+    specs, limit = [SourceSpec(name=NEURONS, kind="neurons", num_features=d_in)], budget.controls.num_features
+    for kind in dict.fromkeys(budget.controls.kinds):
+        if kind == "random_dictionary":
+            config = dictionary.get_json(CONFIG_KEY)["config"]
+            d_sae, k = config["d_sae"], config.get("k") or DEFAULT_K
+            specs.append(SourceSpec(name=kind, kind=kind, num_features=d_sae, max_examined=limit, k=min(int(k), d_sae)))
+        else:
+            specs.append(SourceSpec(name=kind, kind=kind, num_features=min(limit, d_in) if kind in FITTED else limit))
+    return specs
+
+
+def shuffled_sources(budget: Budget, hookpoint: str, store: Store, subject: SubjectConfig) -> list[SourceSpec]:
+    """The dictionaries of the control run on the weight-shuffled model, if there is one.
+
+    Raises:
+        ConfigError: that run's subject is not this one, weight-shuffled; or it has no dictionary.
+        InputError: there is no such run.
+        PlanError: its store holds another text or hookpoint.
+    """
+    if budget.controls.shuffled_run is None:
+        return []
+    run = Place(budget.controls.shuffled_run)
+    config = run.get_json("config.json")
+    shuffled = SubjectConfig.parse(config["subject"])
+    if shuffled.shuffle_seed is None or shuffled.absolute() != subject.absolute().model_copy(update={"shuffle_seed": shuffled.shuffle_seed}):
+        raise ConfigError(f"{run.url} was made with {shuffled}, expected this run's subject with a shuffle_seed: make it anew, or leave it out")
+    other = Store(Place(config["store"]) if config.get("store") else run.child("store"))
+    if other.plan.corpus_digest != store.plan.corpus_digest or hookpoint not in other.plan.hookpoints:
+        raise PlanError(f"{run.url} was harvested from another text or hookpoint than {store.place.url}: give it the same corpus and hookpoints")
+    specs = []
+    for dictionary in config["training"]["dictionaries"]:
+        place = run.child("dictionaries", dictionary["name"])
+        spec = _dictionary_source(SHUFFLED + dictionary["name"], place.url, place.get_json(CONFIG_KEY), store.plan.hookpoints[hookpoint])
+        more = {"kind": "shuffled_model", "max_examined": budget.controls.num_features, "subject": shuffled.absolute()}
+        specs.append(spec.model_copy(update=more | {"subject_digest": other.plan.subject_digest}))
+    if not specs:
+        raise ConfigError(f"{run.url} has no dictionary: train one in it first")
     return specs
 
 
 def source_plan(spec: SourceSpec, hookpoint: str, store: Store, budget: Budget) -> SourcePlan:
-    """All that determines the records of a source."""
+    """All that determines the records of a source; which other controls there are does not, so that one may be added later."""
+    controls = budget.controls.model_copy(update={"kinds": [], "shuffled_run": None}) if spec.is_control else ControlsConfig()
     return SourcePlan(
         name=spec.name,
         kind=spec.kind,
         source_digest=spec.digest,
         hookpoint=hookpoint,
-        subject_digest=store.plan.subject_digest,
+        subject_digest=spec.subject_digest or store.plan.subject_digest,
         corpus_digest=store.plan.corpus_digest,
         store_digest=store.manifest.digest,
-        budget=budget,
+        budget=budget.model_copy(update={"controls": controls}),
     )
 
 

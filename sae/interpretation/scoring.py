@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.stats import rankdata
 
+from sae.interpretation.firings import FeatureFirings
 from sae.interpretation.sampling import draw_seed
 
 DIGITS = 9
@@ -35,21 +36,61 @@ def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
     return pearson(rankdata(predicted), rankdata(true))
 
 
-def sparse_pearson(predicted: np.ndarray, counted: np.ndarray, positions: np.ndarray, values: np.ndarray) -> float:
-    """Pearson correlation over all counted tokens of a text, the true activation being 0 but at `positions`.
+def held_out_figures(nodes: np.ndarray, means: np.ndarray, counted: np.ndarray, firings: FeatureFirings, typical: float) -> dict[str, float]:
+    """How well an explanation predicts firing and activation on all tokens of a text.
+
+    The prediction being one number for each node of the graph, all figures follow from what lies in each node: tokens n, firings k, sums of the
+    activation S and of its ranks.
 
     Args:
-        predicted: for every token of the text.
+        nodes: the node that holds at every token.
+        means: what each node predicts.
         counted: which tokens count.
-        positions: where the feature fires; all of them counted.
-        values: how strongly.
+        firings: where the feature fires, all of them counted, and how strongly: at least once.
+        typical: its mean activation when it fires; half of it says that it fires.
+
+    Returns:
+        Columns of `FEATURES_SCHEMA`.
+
+    Reference: precision and recall of firing and the share of variance as in Neuron to Graph (Foote et al. 2023, arXiv 2305.19911), there with a
+    threshold of half the maximum on both sides; here every firing counts.
     """
-    predicted, values, size = (predicted * counted).astype(np.float64), values.astype(np.float64), int(counted.sum())
-    mean, true_mean = predicted.sum() / size, values.sum() / size
-    # Sums rather than `@`: for a text's worth of numbers BLAS starts threads, which takes longer than adding them up.
-    variance = max(0.0, np.square(predicted).sum() / size - mean**2) * max(0.0, np.square(values).sum() / size - true_mean**2)
-    covariance = (predicted[positions] * values).sum() / size - mean * true_mean
-    return float(covariance / np.sqrt(variance)) if variance > 1e-24 else 0.0
+    positions, values = firings[0], firings[1].astype(np.float64)
+    means, size, there = means.astype(np.float64), len(means), nodes[positions]
+    tokens, fires = np.bincount(nodes[counted], minlength=size), np.bincount(there, minlength=size)
+    sums = np.bincount(there, weights=values, minlength=size)
+    said, total, zeros = means >= typical / 2, int(tokens.sum()), int(tokens.sum()) - len(values)
+    hits = fires[said].sum()
+    error = np.square(values).sum() - 2 * means @ sums + np.square(means) @ tokens
+    variance = np.square(values).sum() - values.sum() ** 2 / total
+    true_ranks = np.bincount(there, weights=rankdata(values) + zeros, minlength=size) + (tokens - fires) * (zeros + 1) / 2
+    squared_ranks = np.square(rankdata(values) + zeros).sum() + zeros * ((zeros + 1) / 2) ** 2
+    ranks = _node_ranks(means, tokens)
+    return {
+        "firing_precision": float(hits / max(tokens[said].sum(), 1)),
+        "firing_recall": float(hits / len(values)),
+        "firing_f1": float(2 * hits / (tokens[said].sum() + len(values))),
+        "variance_explained": float(1 - error / variance) if variance > 0 else 0.0,
+        "score_all_tokens": _weighted_pearson(means, tokens, sums, np.square(values).sum()),
+        "spearman_all_tokens": _weighted_pearson(ranks, tokens, true_ranks, squared_ranks),
+    }
+
+
+def _node_ranks(means: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The rank that the tokens of each node share, nodes that predict the same sharing theirs."""
+    _, group = np.unique(means, return_inverse=True)
+    sizes = np.bincount(group, weights=tokens)
+    return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
+
+
+def _weighted_pearson(predicted: np.ndarray, tokens: np.ndarray, true_sums: np.ndarray, true_squares: float) -> float:
+    """Pearson of a prediction that is one number a node with values of which the sum in each node is known; 0 where either is constant."""
+    total = tokens.sum()
+    mean, true_mean = predicted @ tokens / total, true_sums.sum() / total
+    variance = np.square(predicted - mean) @ tokens / total
+    true_variance = true_squares / total - true_mean**2
+    scale = np.sqrt(variance * max(true_variance, 0.0))
+    return float((predicted - mean) @ true_sums / total / scale) if scale > 1e-12 else 0.0
 
 
 def median_interval(scores: np.ndarray, seed: int, name: str) -> tuple[float, float]:

@@ -18,6 +18,7 @@ FEATURES_KEY, EXAMPLES_KEY = "features.parquet", "examples.parquet"
 SCRATCH = "scratch"
 FIRINGS = f"{SCRATCH}/firings"
 LOGITS_KEY = f"{SCRATCH}/logits.arrow"
+SIMILAR_KEY = f"{SCRATCH}/similar.arrow"
 
 
 class SourcePlan(Config):

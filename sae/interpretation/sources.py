@@ -1,6 +1,6 @@
 """What can be interpreted: anything that turns an activation into a row of non-negative feature values.
 
-A dictionary is one; the baselines are the neurons themselves and random directions. All see the same tokens and get the same budget.
+A dictionary is one; the neurons are another, and so are the controls (`controls`). All see the same tokens and get the same budget.
 """
 
 from typing import Literal, Protocol
@@ -13,19 +13,42 @@ from torch import Tensor
 
 from sae.checkpoint import load_dictionary
 from sae.config import Config
+from sae.interpretation.controls import FITTED, RandomDictionarySource, fitted_source, positive_parts, random_directions
 from sae.interpretation.sampling import draw_seed
+from sae.storage import Place
+from sae.subject import SubjectConfig
 
-NEURONS, RANDOM_DIRECTIONS = "neurons", "random_directions"
+NEURONS = "neurons"
+SourceKind = Literal["dictionary", "neurons", "random_directions", "pca", "ica", "nmf", "random_dictionary", "shuffled_model"]
 
 
 class SourceSpec(Config):
-    """A source by name: what a worker needs to open it."""
+    """A source by name: what a worker needs to open it.
+
+    Attributes:
+        url: of the dictionary, for the kinds that are one.
+        digest: of its `config.json`.
+        num_features: how many it has.
+        max_examined: how many are looked at, at most; None: as many as the budget says.
+        k: of a random dictionary.
+        subject: another subject model than the run's (the weight-shuffled one), with its digest.
+        subject_digest: of `subject`.
+    """
 
     name: str
-    kind: Literal["dictionary", "neurons", "random_directions"]
+    kind: SourceKind
     url: str = ""
     digest: str = ""
     num_features: int
+    max_examined: int | None = None
+    k: int = 0
+    subject: SubjectConfig | None = None
+    subject_digest: str = ""
+
+    @property
+    def is_control(self) -> bool:
+        """Whether a dictionary's features should be explained better than this."""
+        return self.kind != "dictionary"
 
 
 class FeatureSource(Protocol):
@@ -43,6 +66,8 @@ class DictionarySource:
 
     def __init__(self, url: str, device: str) -> None:
         self.dictionary = load_dictionary(url, device)
+        if device != "cpu" or torch.cpu._is_avx512_bf16_supported():  # elsewhere a product in bfloat16 is slower than one in float32
+            self.dictionary.encode_dtype = torch.bfloat16
 
     @torch.no_grad()
     def firings(self, x: Float[Tensor, "batch d_in"]) -> csc_array:
@@ -77,53 +102,28 @@ class NeuronSource:
         return torch.eye(self.d_in)[low:high]
 
 
-class RandomSource:
-    """Directions drawn uniformly from the sphere: `ReLU((x - mean) @ directionsᵀ)`.
-
-    Reference: the random-directions baseline of Cunningham et al. 2023 (arXiv 2309.08600); centred here, since the mean of the data
-    would otherwise decide for many directions whether they fire at all.
-    """
-
-    def __init__(self, mean: Float[Tensor, " d_in"], num_directions: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(draw_seed(seed, RANDOM_DIRECTIONS))
-        drawn = torch.randn(num_directions, len(mean), generator=generator)
-        self._directions = drawn / drawn.norm(dim=1, keepdim=True)
-        self._mean = mean
-
-    def firings(self, x: Float[Tensor, "batch d_in"]) -> csc_array:
-        """The positive parts of the projections."""
-        return positive_parts((x.float().cpu() - self._mean) @ self._directions.T)
-
-    def directions(self, low: int, high: int) -> Float[Tensor, "features d_in"]:
-        """The unit vectors drawn."""
-        return self._directions[low:high]
-
-
-def positive_parts(x: Float[Tensor, "batch features"]) -> csc_array:
-    """The positive entries of a dense matrix."""
-    columns = x.T.contiguous().float().numpy(force=True)
-    flat = np.flatnonzero(columns > 0)
-    features, rows = np.divmod(flat, columns.shape[1])
-    pointers = np.concatenate([[0], np.cumsum(np.bincount(features, minlength=columns.shape[0]))])
-    return csc_array((columns.reshape(-1)[flat], rows, pointers), shape=columns.shape[::-1])
-
-
-def open_source(spec: SourceSpec, mean: Float[Tensor, " d_in"], seed: int, device: str = "cpu") -> FeatureSource:
+def open_source(spec: SourceSpec, mean: Float[Tensor, " d_in"], seed: int, place: Place, device: str = "cpu") -> FeatureSource:
     """Open a source.
 
     Args:
         spec: which.
         mean: of the activations at the hookpoint.
-        seed: of the random directions.
+        seed: of what is drawn at random.
+        place: of the source, where a fitted control left what it found.
         device: where a dictionary encodes.
     """
-    if spec.kind == "dictionary":
+    if spec.kind in ("dictionary", "shuffled_model"):
         return DictionarySource(spec.url, device)
-    return NeuronSource(len(mean)) if spec.kind == "neurons" else RandomSource(mean, spec.num_features, seed)
+    if spec.kind in FITTED:
+        return fitted_source(spec.kind, place)
+    if spec.kind == "random_dictionary":
+        return RandomDictionarySource(mean, spec.num_features, spec.k, seed)
+    return NeuronSource(len(mean)) if spec.kind == "neurons" else random_directions(mean, spec.num_features, seed)
 
 
 def examined_features(spec: SourceSpec, max_features: int | None, seed: int) -> np.ndarray:
     """Which features to look at: all, or a seeded sample, ascending."""
-    if max_features is None or max_features >= spec.num_features:
+    wanted = min(spec.num_features, *(limit for limit in (max_features, spec.max_examined) if limit is not None), spec.num_features)
+    if wanted == spec.num_features:
         return np.arange(spec.num_features)
-    return np.sort(np.random.default_rng(draw_seed(seed, "features", spec.name)).choice(spec.num_features, max_features, replace=False))
+    return np.sort(np.random.default_rng(draw_seed(seed, "features", spec.name)).choice(spec.num_features, wanted, replace=False))

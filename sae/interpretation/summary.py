@@ -30,6 +30,7 @@ def summarise(features: pa.Table, spec: SourceSpec, hookpoint: str, budget: Budg
     return {
         "source": spec.name,
         "kind": spec.kind,
+        "control": spec.is_control,
         "hookpoint": hookpoint,
         "num_features": spec.num_features,
         "num_examined": len(features),
@@ -38,27 +39,28 @@ def summarise(features: pa.Table, spec: SourceSpec, hookpoint: str, budget: Budg
         "not_scored": dict(reasons),
         "explanation_score_median": _median(scores),
         "explanation_score_interval": list(median_interval(scores, budget.seed, spec.name)) if len(scores) else None,
+        "draw_medians": _draw_medians(features),
         "pearson_median": _median(_numbers(features, "score_pearson")),
         "all_tokens_median": _median(_numbers(features, "score_all_tokens")),
         "score_quantiles": {str(quantile): float(np.quantile(scores, quantile)) for quantile in QUANTILES} if len(scores) else None,
         "score_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "single_token": _split(features, single=True),
-        "multiple_tokens": _split(features, single=False),
+        "single_token": _split(features, budget.seed, single=True),
+        "multiple_tokens": _split(features, budget.seed, single=False),
         "config": budget.model_dump(mode="json"),
         "seed": budget.seed,
     }
 
 
-def overlapping(first: dict[str, Any], second: dict[str, Any]) -> bool | None:
-    """Whether the intervals of two summaries overlap, so that their difference may be chance; None where one has none."""
-    one, other = first["explanation_score_interval"], second["explanation_score_interval"]
-    return None if one is None or other is None else max(one[0], other[0]) <= min(one[1], other[1])
-
-
-def _split(features: pa.Table, *, single: bool) -> dict[str, Any]:
+def _split(features: pa.Table, seed: int, *, single: bool) -> dict[str, Any]:
     part = features.filter(pc.equal(features.column("single_token"), pa.scalar(single)))
     scores = _numbers(part, "score_spearman")
-    return {"num_features": len(part), "num_scored": len(scores), "explanation_score_median": _median(scores)}
+    interval = list(median_interval(scores, seed, f"single={single}")) if len(scores) else None
+    return {"num_features": len(part), "num_scored": len(scores), "explanation_score_median": _median(scores), "explanation_score_interval": interval}
+
+
+def _draw_medians(features: pa.Table) -> list[float]:
+    draws = np.array(features.column("score_draws").drop_null().to_pylist(), np.float64)
+    return np.median(draws, axis=0).tolist() if len(draws) else []
 
 
 def _numbers(table: pa.Table, column: str) -> np.ndarray:

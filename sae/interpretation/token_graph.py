@@ -34,6 +34,7 @@ class TokenGraph:
     Attributes:
         default: the activation to expect where no pattern matches, raw units.
         patterns: shorter ones before the longer ones that end in them.
+        means: the activation to expect at each node.
     """
 
     def __init__(self, default: float, patterns: list[Pattern]) -> None:
@@ -42,11 +43,15 @@ class TokenGraph:
         edges = sorted((nodes[pattern.tokens[1:]] << 32 | pattern.tokens[0], node) for node, pattern in enumerate(patterns, 1))
         self._keys = np.array([key for key, _ in edges], np.int64)
         self._children = np.array([node for _, node in edges], np.int64)
-        self._means = np.array([default, *(pattern.mean for pattern in patterns)], np.float32)
+        self.means = np.array([default, *(pattern.mean for pattern in patterns)], np.float32)
         self._depth = max((len(pattern.tokens) for pattern in patterns), default=0)
 
     def predict(self, tokens: np.ndarray) -> np.ndarray:
         """The activation expected at each token of `tokens` `[texts, length]`, knowing only the tokens before it in its row."""
+        return self.means[self.nodes(tokens)].reshape(tokens.shape)
+
+    def nodes(self, tokens: np.ndarray) -> np.ndarray:
+        """The deepest node that matches at each token, flat: 0 is the root, others are one more than their index in `patterns`."""
         flat = tokens.reshape(-1)
         state = self._first_states(flat)
         alive = np.flatnonzero(state)
@@ -57,7 +62,7 @@ class TokenGraph:
             matched = self._keys[found] == keys
             alive = alive[matched]
             state[alive] = self._children[found[matched]]
-        return self._means[state].reshape(tokens.shape)
+        return state
 
     def _first_states(self, flat: np.ndarray) -> np.ndarray:
         firsts = self._keys < 1 << 32

@@ -26,7 +26,12 @@ def run_config(**changes):
         "corpus": {"context_length": 256, "train_tokens": 1_000_000, "held_out_tokens": 100_000},
         "harvest": {"hookpoints": [MLP, RESID], "sequences_per_shard": 100, "num_workers": 8, "pool": {"num_cpus": 2}},
         "training": {"dictionaries": [{"name": "one", "sae": {"architecture": "topk", "d_sae": 4096, "k": 20}}]},
-        "interpretation": {"max_features": 1000, "num_random_directions": 10, "explanation_sequences": 100, "scoring_sequences": 50},
+        "interpretation": {
+            "max_features": 1000,
+            "controls": {"kinds": ["pca"], "num_features": 10},
+            "explanation_sequences": 100,
+            "scoring_sequences": 50,
+        },
     }
     return RunConfig.parse(values | changes)
 

@@ -9,7 +9,9 @@ from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.errors import ConfigError, HookpointError, PlanError, WidthError
-from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, ExampleMix
+from sae.interpretation.controls import ControlsConfig
+from sae.interpretation.passages import passage_ids
+from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, ExampleMix, GraphConfig
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.writer import write_shard
@@ -24,10 +26,11 @@ CONFIG = InterpretationConfig(
     scoring_sequences=40,
     explanation_examples=ExampleMix(top=5, per_interval=1, random=2, out_of_context=3, tokens_before=6, tokens_after=3),
     scoring_examples=ExampleMix(top=6, random=10, out_of_context=20, tokens_before=4, tokens_after=4),
-    num_random_directions=6,
+    controls=ControlsConfig(kinds=["random_directions", "pca", "random_dictionary"], num_features=6, fit_vectors=200),
     num_workers=2,
     pool=PoolOptions(num_cpus=0.5),
 )
+EXAMINED = {"topk": 48, "neurons": 32, "random_directions": 6, "pca": 6, "random_dictionary": 6}
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +91,13 @@ def objects(output):
 @pytest.mark.ray
 def test_every_source_leaves_its_records_and_nothing_else(finished):
     output, summaries = finished
-    assert list(summaries) == ["topk", "neurons", "random_directions"]
+    assert list(summaries) == list(EXAMINED)
     for source, summary in summaries.items():
         assert Place(output).child(source).list() == ["examples.parquet", "features.parquet", "plan.json", "summary.json"]
         features, examples = (pq.read_table(output / source / f"{name}.parquet") for name in ("features", "examples"))
         assert features.schema.equals(FEATURES_SCHEMA)
         assert examples.schema.equals(EXAMPLES_SCHEMA)
-        assert len(features) == summary["num_examined"] == {"topk": 48, "neurons": 32, "random_directions": 6}[source]
+        assert len(features) == summary["num_examined"] == EXAMINED[source]
         assert summary["num_scored"] + sum(summary["not_scored"].values()) == len(features)
         assert summary["explanation_tokens"] > 5000
         assert all(len(row) == 10 for row in features["top_logits"].to_pylist())
@@ -114,6 +117,24 @@ def test_what_a_neuron_does_is_what_the_subject_does(finished, subject, tiny_cor
 
 
 @pytest.mark.ray
+def test_neighbours_fire_together_or_point_the_same_way_and_stand_for_hard_negatives(finished, subject, tiny_corpus):
+    output, _ = finished
+    features = pq.read_table(output / "pca" / "features.parquet").to_pylist()
+    assert all(abs(found["cosine"]) < 1e-4 for row in features for found in row["similar"])  # principal components are orthogonal
+    number = tiny_corpus.num_sequences("train")
+    tokens = tiny_corpus.sequences("train", 0, number)[passage_ids(number, CONFIG.explanation_sequences)].astype(np.int64)
+    special = np.isin(tokens, list(subject.tokenizer.special_token_ids))
+    special[:, 0] = True
+    fires = (subject.activations(torch.from_numpy(tokens), [MLP])[MLP].numpy() > 0)[~special]
+    row = pq.read_table(output / "neurons" / "features.parquet").to_pylist()[3]
+    for found in row["co_firing"]:
+        assert found["phi"] == pytest.approx(np.corrcoef(fires[:, 3], fires[:, found["feature"]])[0, 1], abs=1e-3)
+    hard = [row for row in pq.read_table(output / "neurons" / "examples.parquet").to_pylist() if row["kind"] == "hard_negative"]
+    assert {row["used_for"] for row in hard} == {"explanation", "scoring"}
+    assert not any(any(row["activations"]) for row in hard)
+
+
+@pytest.mark.ray
 def test_logit_effects_are_those_of_the_subject(finished, subject):
     output, _ = finished
     row = pq.read_table(output / "neurons" / "features.parquet").to_pylist()[5]
@@ -122,16 +143,22 @@ def test_logit_effects_are_those_of_the_subject(finished, subject):
     assert row["bottom_logits"][0]["effect"] == pytest.approx(effects.min().item(), rel=1e-5)
 
 
+def without_neighbours(table):
+    """Without what depends on which other features are examined."""
+    names = [name for name in table.column_names if name not in ("co_firing", "similar", "score_hard")]
+    return [row for row in table.select(names).to_pylist() if row.get("kind") != "hard_negative"]
+
+
 @pytest.mark.ray
 def test_one_worker_and_a_sample_of_features_find_what_two_workers_find_of_all(finished, run, tmp_path, monkeypatch):
     output, _ = finished
     monkeypatch.setattr(interpreter, "FEATURES_PER_TASK", 7)
     summaries = run(tmp_path, CONFIG.model_copy(update={"num_workers": 1, "max_features": 20}))
-    assert [summary["num_examined"] for summary in summaries.values()] == [20, 20, 6]
+    assert [summary["num_examined"] for summary in summaries.values()] == [20, 20, 6, 6, 6]
     for source in summaries:
         sample = set(pq.read_table(tmp_path / source / "features.parquet")["feature"].to_pylist())
         for name in ("features", "examples"):
-            found, expected = (pq.read_table(root / source / f"{name}.parquet").to_pylist() for root in (tmp_path, output))
+            found, expected = (without_neighbours(pq.read_table(root / source / f"{name}.parquet")) for root in (tmp_path, output))
             assert found == [row for row in expected if row["feature"] in sample]
 
 
@@ -141,17 +168,17 @@ def test_finished_sources_are_left_alone_and_others_gone_on_with(finished, run, 
     for key, data in objects(output).items():
         Place(tmp_path).put(key, data)
     Place(tmp_path).delete("random_directions/summary.json")
-    Place(tmp_path).put("neurons/features.parquet", b"left alone")
+    Place(tmp_path).put("neurons/examples.parquet", b"left alone")
     assert run(tmp_path) == summaries
-    assert objects(tmp_path) == objects(output) | {"neurons/features.parquet": b"left alone"}
+    assert objects(tmp_path) == objects(output) | {"neurons/examples.parquet": b"left alone"}
 
 
 @pytest.mark.ray
 def test_another_plan_is_refused(finished, run):
     output, _ = finished
     before = objects(output)
-    with pytest.raises(PlanError, match=r"budget\.max_patterns \(there 64, now 8\)"):
-        run(output, CONFIG.model_copy(update={"max_patterns": 8}))
+    with pytest.raises(PlanError, match=r"budget\.graph\.max_patterns \(there 64, now 8\)"):
+        run(output, CONFIG.model_copy(update={"graph": GraphConfig(max_patterns=8)}))
     assert objects(output) == before
 
 
@@ -159,7 +186,7 @@ def test_another_plan_is_refused(finished, run):
 def test_wrong_inputs_are_named(run, tmp_path):
     with pytest.raises(ConfigError, match="name at least one"):
         run(tmp_path, dictionary_urls={})
-    with pytest.raises(ConfigError, match="'neurons', as a baseline is"):
+    with pytest.raises(ConfigError, match="'neurons', as a control is"):
         run(tmp_path, dictionary_urls={"neurons": "anywhere"})
     with pytest.raises(WidthError, match="d_in 16"):
         run(tmp_path, dictionary_urls={"narrow": some_dictionary(Place(tmp_path / "narrow"), d_in=16)})

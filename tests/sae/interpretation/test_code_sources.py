@@ -12,8 +12,8 @@ from sae.errors import PlanError
 from sae.interpretation.firings import Firings, firing_counts, write_firings
 from sae.interpretation.records import FEATURES_SCHEMA, Budget
 from sae.interpretation.source_directory import SourcePlan, feature_ranges, start_source
-from sae.interpretation.sources import NeuronSource, RandomSource, SourceSpec, examined_features, open_source
-from sae.interpretation.summary import overlapping, summarise
+from sae.interpretation.sources import NeuronSource, SourceSpec, examined_features, open_source
+from sae.interpretation.summary import summarise
 from sae.storage import Place
 
 PLAN = SourcePlan(
@@ -31,20 +31,11 @@ def test_neurons_are_the_positive_parts_of_the_activation(x):
     assert NeuronSource(8).directions(2, 4).tolist() == torch.eye(8)[2:4].tolist()
 
 
-def test_random_directions_are_unit_vectors_around_the_mean(x):
-    source = RandomSource(x.mean(0), 6, seed=1)
-    directions = source.directions(0, 6)
-    torch.testing.assert_close(directions.norm(dim=1), torch.ones(6))
-    np.testing.assert_allclose(source.firings(x).toarray(), ((x - x.mean(0)) @ directions.T).clamp(min=0).numpy(), atol=1e-6)
-    assert torch.equal(RandomSource(x.mean(0), 6, seed=1).directions(0, 6), directions)
-    assert not torch.equal(RandomSource(x.mean(0), 6, seed=2).directions(0, 6), directions)
-
-
 def test_a_dictionary_fires_as_it_encodes(tmp_path, x):
     dictionary = build_dictionary(TopKConfig(d_sae=24, k=3), 8)
     dictionary.initialize(torch.zeros(8), torch.Generator().manual_seed(0))
     save_dictionary(Place(tmp_path), dictionary, {})
-    source = open_source(SourceSpec(name="a", kind="dictionary", url=str(tmp_path), num_features=24), x.mean(0), 0)
+    source = open_source(SourceSpec(name="a", kind="dictionary", url=str(tmp_path), num_features=24), x.mean(0), 0, Place(tmp_path))
     np.testing.assert_allclose(source.firings(x).toarray(), dictionary.eval().encode(x).detach().numpy(), rtol=1e-6)
     torch.testing.assert_close(source.directions(3, 5), dictionary.W_dec[3:5].detach() / dictionary.input_scale)
 
@@ -87,6 +78,7 @@ def test_a_directory_of_another_plan_is_refused_by_the_differing_field(tmp_path)
 
 def feature(number, score, *, single=False, reason=None):
     scores = dict.fromkeys(("score_spearman", "score_pearson", "score_all_tokens"), score)
+    scores["score_draws"] = None if score is None else [score, score - 0.1]
     return {"feature": number, "num_firing": 0 if reason == "silent" else 5, "not_scored_reason": reason, "single_token": single, **scores}
 
 
@@ -96,7 +88,10 @@ def test_the_summary_counts_every_feature_once():
     assert (summary["num_features"], summary["num_examined"], summary["num_live"], summary["num_scored"]) == (9, 5, 4, 3)
     assert summary["not_scored"] == {"silent": 1, "few": 1}
     assert summary["explanation_score_median"] == 0.6
-    assert summary["single_token"] == {"num_features": 1, "num_scored": 1, "explanation_score_median": 0.7}
+    alone = {"num_features": 1, "num_scored": 1, "explanation_score_median": 0.7, "explanation_score_interval": [0.7, 0.7]}
+    assert summary["single_token"] == alone
+    assert summary["draw_medians"] == pytest.approx([0.6, 0.5])
+    assert summary["control"]
     assert sum(summary["score_histogram"]["counts"]) == 3
     low, high = summary["explanation_score_interval"]
     assert 0.5 <= low <= 0.6 <= high <= 0.7
@@ -106,10 +101,4 @@ def test_a_source_without_scores_has_no_median():
     table = pa.Table.from_pylist([feature(0, None, reason="few")], schema=FEATURES_SCHEMA)
     summary = summarise(table, SourceSpec(name="a", kind="neurons", num_features=1), "h", Budget())
     assert summary["explanation_score_median"] is None
-    assert overlapping(summary, summary) is None
-
-
-def test_intervals_overlap_or_not():
-    one, other = {"explanation_score_interval": [0.1, 0.3]}, {"explanation_score_interval": [0.2, 0.4]}
-    assert overlapping(one, other)
-    assert not overlapping(one, {"explanation_score_interval": [0.31, 0.4]})
+    assert summary["draw_medians"] == []

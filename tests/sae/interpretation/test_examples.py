@@ -30,7 +30,7 @@ def spread():
 
 def test_the_papers_mix_of_sixty_examples(pool, spread):
     chosen = choose(pool, spread, 1.0, None, MIX, seed=3)
-    assert [len(of_kind(chosen, kind)) for kind in KINDS] == [6, 24, 10, 20]
+    assert [len(of_kind(chosen, kind)) for kind in KINDS] == [6, 24, 10, 20, 0]
     assert MIX.window == 9
 
 
@@ -61,6 +61,17 @@ def test_out_of_context_examples_hold_the_top_tokens_in_other_places(pool, sprea
     assert not set(elsewhere) & set(top)
 
 
+def test_hard_negatives_are_neighbours_places_at_which_the_feature_is_silent(pool, spread):
+    tokens, length = pool.passages.tokens.reshape(-1), pool.passages.length
+    near = np.flatnonzero(np.isin(tokens, [planted.SECOND, planted.TOKEN]) & pool.passages.readable)
+    hard = of_kind(choose(pool, spread, 1.0, None, MIX, seed=3, near=near), "hard_negative")
+    assert len(hard) == MIX.hard_negatives
+    assert set(tokens[hard]) == {planted.SECOND}
+    windows = pool.passages.windows(hard, MIX)
+    assert not np.isin(windows, spread[0]).any()
+    assert (windows // length == hard[:, None] // length).all()
+
+
 def test_no_two_examples_have_the_same_surroundings(pool, spread):
     chosen = choose(pool, spread, 1.0, None, MIX, seed=3)
     assert len(set(pool.digests[chosen.positions])) == len(chosen.positions)
@@ -88,6 +99,6 @@ def test_the_choice_depends_on_the_seed_alone(pool, spread):
 
 def test_a_silent_feature_has_random_examples_only(pool):
     chosen = choose(pool, (np.empty(0, np.int64), np.empty(0, np.float32)), 1.0, [], MIX, seed=0)
-    assert [len(of_kind(chosen, kind)) for kind in KINDS] == [0, 0, 10, 0]
+    assert [len(of_kind(chosen, kind)) for kind in KINDS] == [0, 0, 10, 0, 0]
     assert chosen.num_distinct == 0
     assert set(chosen.intervals) == {-1}

@@ -10,7 +10,7 @@ import pytest
 from sae.errors import FailureError
 from sae.interpretation.index import SILENT, TOO_FEW, RangeIndexer, check_apart, index_texts
 from sae.interpretation.passages import Passages
-from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
+from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, GraphConfig
 
 FEATURES = {0: planted.one_token, 1: planted.bigram, 2: planted.noise}
 
@@ -63,7 +63,7 @@ def test_a_token_and_a_pair_are_explained_and_noise_is_not(rows):
 
 
 def test_the_pair_needs_its_context(two_texts):
-    budget = planted.BUDGET.model_copy(update={"max_context": 1})
+    budget = planted.BUDGET.model_copy(update={"graph": GraphConfig(max_context=1)})
     indexer = RangeIndexer(index_texts(*two_texts, budget), budget, "planted", planted.TEXTS)
     indexer.add(0, *(planted.bigram(text) for text in two_texts))
     assert indexer.rows[0]["score_spearman"] < 0.9
