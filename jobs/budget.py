@@ -35,7 +35,7 @@ def print_estimate(config: RunConfig) -> None:
         raise InputError(f"{url} holds no finished source to estimate from: run `monosem interpret interpretation.language_model=null` first")
     found = estimate(asked, config.interpretation.seed, subject_vocabulary(config), url, sources)
     columns = ("source", "features", "requests", "tokens sent", "tokens got", "dollars", "at most")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (each.source, f"{each.features:,}", f"{each.requests:,}", f"{each.prompt_tokens:,}", f"{each.reply_tokens:,}", f"{each.cost:.2f}",
          f"{each.most_cost:.2f}")
         for each in found

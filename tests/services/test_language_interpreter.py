@@ -3,7 +3,6 @@
 import json
 import random
 
-import planted_words as planted
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +14,7 @@ from sae.interpretation.language_model.records import REPLIES_SCHEMA, SCHEMA
 from sae.storage import Place
 from services import language_interpreter, language_model
 from services.language_interpreter import estimate, explain_in_words
+from tests import planted_words as planted
 from tests.servers.language_server import Answer, scripted_endpoint
 
 PRICES = Prices(prompt=1.0, reply=4.0)

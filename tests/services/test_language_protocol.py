@@ -12,7 +12,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import planted_words as planted
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +25,7 @@ from sae.tokenization import train_tokenizer
 from services.language_interpreter import explain_in_words
 from services.language_model import LanguageModel
 from services.spending import Spending, Spent
+from tests import planted_words as planted
 
 START_SECONDS = 90
 CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant: "
