@@ -52,7 +52,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _interpret_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what a language model would be asked and what it would cost, and send nothing")
-    parser.add_argument("--max-cost", type=float, metavar="DOLLARS", help="what the language model may cost in all, earlier runs included")
+    parser.add_argument(
+        "--max-cost", type=float, metavar="DOLLARS", help="what the language model may cost this output in all, earlier runs included"
+    )
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +107,7 @@ VERBS = {
     "harvest": Verb("run the subject model over the text and keep its activations", _STAGE),
     "train": Verb("train the dictionaries in one pass over the activations", _STAGE),
     "evaluate": Verb("measure the dictionaries on held-out text", _STAGE),
+    "concepts": Verb("find the features that stand for the labels of labelled text", _STAGE),
     "interpret": Verb("explain every feature and score the explanations", _STAGE, _interpret_arguments),
     "report": Verb("gather what is there into one HTML file", _STAGE),
     "plan": Verb("say beforehand what a run will take", "jobs.plan:plan_verb", _plan_arguments),

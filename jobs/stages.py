@@ -13,6 +13,7 @@ from sae.report.gather import summarise
 from sae.report.page import write_report
 from sae.storage import Place
 from sae.subject import load_tokenizer
+from services.concept_detector import ConceptOptions, detect_concepts
 from services.evaluator import evaluate
 from services.harvester import harvest
 from services.interpreter import interpret
@@ -56,10 +57,22 @@ def train_stage(config: RunConfig, monitor: Monitor) -> Any:
 
 
 def evaluate_stage(config: RunConfig, monitor: Monitor) -> Any:
-    """Measure every dictionary on held-out text, into OUTPUT/evaluation."""
-    return evaluate(
+    """Measure every dictionary on held-out text, into OUTPUT/evaluation; and on labelled text where one is named, into OUTPUT/concepts."""
+    reports = evaluate(
         config.evaluation, config.subject, config.corpus_url, config.store_url, config.dictionary_urls, f"{config.output}/evaluation", monitor=monitor
     )
+    if config.evaluation.concepts.text is not None:
+        concepts_stage(config, monitor)
+    return reports
+
+
+def concepts_stage(config: RunConfig, monitor: Monitor) -> Any:
+    """Detect the labels of labelled text by single features, neurons and sparse probes, into OUTPUT/concepts."""
+    measured = config.evaluation
+    options = ConceptOptions(
+        config.corpus.context_length, measured.sequences_per_forward, measured.sequences_per_task, measured.num_workers, measured.pool
+    )
+    return detect_concepts(measured.concepts, options, config.subject, config.dictionary_urls, f"{config.output}/concepts", monitor=monitor)
 
 
 def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
@@ -78,7 +91,9 @@ def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
         return summaries
     from services.language_interpreter import explain_in_words  # the client takes a second to import
 
-    return explain_in_words(asked, config.interpretation.seed, subject_vocabulary(config), f"{config.output}/interpretation", list(summaries), monitor)
+    return explain_in_words(
+        asked, config.interpretation.seed, subject_vocabulary(config), f"{config.output}/interpretation", list(summaries), monitor
+    )
 
 
 def subject_vocabulary(config: RunConfig) -> Vocabulary:
@@ -111,6 +126,7 @@ STAGES: dict[str, Stage] = {
     "harvest": harvest_stage,
     "train": train_stage,
     "evaluate": evaluate_stage,
+    "concepts": concepts_stage,
     "interpret": interpret_stage,
     "report": report_stage,
 }

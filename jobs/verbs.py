@@ -8,6 +8,7 @@ from jobs.config import RunConfig
 from jobs.loading import load_config
 from jobs.run import run_stages
 from jobs.stages import WHOLE_WAY
+from sae.concepts.report import REPORT_KEY, ConceptReport, concepts_table
 from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
 from services.log import start_logging
 
@@ -24,7 +25,7 @@ def stage_verb(options: argparse.Namespace) -> None:
     if options.verb in ("run", "report"):
         print(results_table(config, config.place.get_json("summary.json")))
     else:
-        lines = comparison_lines(config) if options.verb == "interpret" else []
+        lines = comparison_lines(config) if options.verb == "interpret" else concept_lines(config) if options.verb in ("evaluate", "concepts") else []
         print("\n".join([*lines, f"{options.verb}: done, in {config.output}"]))
 
 
@@ -51,6 +52,12 @@ def results_table(config: RunConfig, summary: dict[str, Any]) -> str:
     lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
     lines.append(f"report: {config.output}/report.html")
     return "\n" + "\n".join(lines)
+
+
+def concept_lines(config: RunConfig) -> list[str]:
+    """The best detectors of each label beside the neurons'; nothing before concepts were detected."""
+    place = config.place.child("concepts")
+    return [concepts_table(ConceptReport.parse(place.get_json(REPORT_KEY))), ""] if place.exists(REPORT_KEY) else []
 
 
 def comparison_lines(config: RunConfig) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.checkpoint import CONFIG_KEY, load_dictionary
+from sae.concepts.labelled import ConceptsConfig
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus
 from sae.errors import ConfigError, InputError, PlanError, WidthError
@@ -43,6 +44,7 @@ class EvaluationConfig(Config):
     num_workers: PositiveInt = Field(2, description="evaluation workers, at most")
     pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")
     seed: NonNegativeInt = Field(0, description="seed of the bootstrap over sequences")
+    concepts: ConceptsConfig = Field(ConceptsConfig(), description="detection of labels by single features and neurons")
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,14 @@ def evaluate(
     """
     corpus, store, output = TokenCorpus(Place(corpus_url)), Store(Place(store_url)), Place(output_url)
     num_sequences = min(corpus.num_sequences("held_out"), config.num_sequences or sys.maxsize)
-    hookpoint, digests, target_hookpoints = _dictionaries(dictionary_urls)
+    hookpoint, digests, target_hookpoints = described_dictionaries(dictionary_urls)
     inputs = {name: _inputs(config, corpus, store, digest, num_sequences) for name, digest in digests.items()}
     reports = {name: finished_report(output, name, inputs[name]) for name in dictionary_urls}
     missing = {name: url for name, url in dictionary_urls.items() if reports[name] is None}
     if missing:
         num_worst = worst_count(num_sequences * (corpus.manifest.config.context_length - 1))
         job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward, target_hookpoints, num_worst)
-        dictionaries = _load_dictionaries(job, store.width)
+        dictionaries = load_dictionaries(missing, hookpoint, target_hookpoints, store.width)
         token_texts = load_tokenizer(subject).token_texts
         sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
         for name, dictionary in dictionaries.items():
@@ -133,7 +135,7 @@ class EvaluationWorker:
         means = {point: torch.tensor(store.statistics(point).mean, dtype=torch.float32, device=where) for point in points}
         self.mean = means[job.hookpoint]
         self.targets = {name: (point, means[point]) for name, point in job.target_hookpoints.items()}
-        self.dictionaries = _load_dictionaries(job, self.subject.width, where)
+        self.dictionaries = load_dictionaries(job.dictionary_urls, job.hookpoint, job.target_hookpoints, self.subject.width, where)
 
     def run(self, task: Range) -> dict[str, EvaluationSums]:
         """The sums of held-out sequences `[start, stop)`, by dictionary."""
@@ -177,8 +179,13 @@ def _measure(
     return merge_parts([parts[task] for task in tasks])
 
 
-def _dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The hookpoint that all dictionaries encode, the digest of each (of its config, which holds that of its weights), transcoders' targets."""
+def described_dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str], dict[str, str]]:
+    """The hookpoint that all dictionaries encode, the digest of each (of its config, which holds that of its weights), transcoders' targets.
+
+    Raises:
+        ConfigError: no dictionary, or dictionaries of several hookpoints.
+        InputError: one is not there, or does not say where it belongs.
+    """
     if not urls:
         raise ConfigError("there is no dictionary to evaluate: name at least one")
     hookpoints, digests, targets = {}, {}, {}
@@ -220,16 +227,26 @@ def _check_subject(subject: Subject, store: Store, corpus: TokenCorpus) -> None:
         )
 
 
-def _load_dictionaries(job: EvaluationJob, width: Callable[[str], int], device: str = "cpu") -> dict[str, Dictionary]:
-    dictionaries = {name: load_dictionary(url, device) for name, url in job.dictionary_urls.items()}
+def load_dictionaries(
+    urls: dict[str, str], hookpoint: str, target_hookpoints: dict[str, str], width: Callable[[str], int], device: str = "cpu"
+) -> dict[str, Dictionary]:
+    """Dictionaries by name, for evaluation.
+
+    Args:
+        urls: where they lie.
+        hookpoint: what all of them encode.
+        target_hookpoints: what those that are transcoders reconstruct.
+        width: of a hookpoint.
+        device: where they go.
+
+    Raises:
+        WidthError: a dictionary of another width than its hookpoint.
+    """
+    dictionaries = {name: load_dictionary(url, device) for name, url in urls.items()}
     for name, dictionary in dictionaries.items():
-        target = job.target_hookpoints.get(name, job.hookpoint)
-        for side, found, hookpoint in (("d_in", dictionary.d_in, job.hookpoint), ("d_out", dictionary.d_out, target)):
-            if found != width(hookpoint):
-                there = width(hookpoint)
-                raise WidthError(
-                    f"dictionary {name!r} has {side} {found}, but {hookpoint!r} is {there} wide: evaluate it with its own subject and store"
-                )
+        for side, found, point in (("d_in", dictionary.d_in, hookpoint), ("d_out", dictionary.d_out, target_hookpoints.get(name, hookpoint))):
+            if found != (there := width(point)):
+                raise WidthError(f"dictionary {name!r} has {side} {found}, but {point!r} is {there} wide: evaluate it with its own subject and store")
     return dictionaries
 
 
