@@ -27,5 +27,9 @@ class GpuProbe:
 
 
 def device() -> str:
-    """Where a worker computes: its GPU if it has one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Where a worker computes: the GPU that Ray gave it, or the CPU; outside Ray, a GPU if there is one.
+
+    Ray leaves the GPUs of a machine visible to workers that asked for none: they would share them with those that did.
+    """
+    given = bool(ray.get_gpu_ids()) if ray.is_initialized() else True
+    return "cuda" if given and torch.cuda.is_available() else "cpu"

@@ -109,7 +109,7 @@ class Batches:
         runs = deque(range(first, min(first + length, stop)) for first in range(start, stop, length))
         ended, ahead = threading.Event(), deque[Future[list[Tensor]]]()
         opener = ReadAhead(self.store, self.hookpoint, self.order, self.span, stop, ended)
-        pool = ThreadPoolExecutor(READING_THREADS, "batches")
+        pool = _single_threaded(READING_THREADS)
         try:
             for first in range(start, stop, length):
                 opener.reach(first)
@@ -135,7 +135,7 @@ class Batches:
         batches = [self._buffers.take() for _ in numbers]
         wanted: list[tuple[Slice, Tensor]] = []
         for batch, part in zip(batches, parts, strict=True):
-            wanted += zip(part, batch.split([stop - start for _, start, stop in part]), strict=True)
+            wanted += zip(part, torch.unsafe_split_with_sizes(batch, [stop - start for _, start, stop in part]), strict=True)
         wanted.sort(key=itemgetter(0))
         copy_rows([(rows[shard], start, stop, target) for (shard, start, stop), target in wanted])
         return batches
@@ -144,6 +144,21 @@ class Batches:
         if not 0 <= n < self.num_batches:
             raise IndexError(f"batch {n} of {self.num_batches}")
         return self.order.slices(n)
+
+
+def _single_threaded(count: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch computes alone, so that a copy need not be cut into what it would not share out."""
+    pool, ready, threads = ThreadPoolExecutor(count, "batches"), threading.Barrier(count + 1), torch.get_num_threads()
+
+    def begin() -> None:
+        torch.set_num_threads(1)  # of this thread, and of those that begin from now on …
+        ready.wait()
+
+    for _ in range(count):
+        pool.submit(begin)
+    ready.wait()
+    torch.set_num_threads(threads)  # … which are to have what they would have had
+    return pool
 
 
 def batch_order(plan: StorePlan, shard_rows: list[int], hookpoint: str, batch_size: int, seed: int) -> BatchOrder:

@@ -25,6 +25,7 @@ from jaxtyping import Int64
 GROUP_BYTES = 2 * 2**30
 GROUP_SHARDS = 64
 LEAST_GROUP_SHARDS = 8
+_BATCHES_AT_ONCE = 32  # whose bounds are worked out together: one by one, they take a fifth of the time of reading
 Slice = tuple[int, int, int]
 """`(shard, start, stop)`: rows `[start, stop)` of a shard."""
 
@@ -63,10 +64,10 @@ class BatchOrder:
         groups = _groups(self, epoch)
         slices = []
         for group in range(groups.at(start), groups.at(start + self.batch_size - 1) + 1):
-            first, shards = groups.starts[group], groups.shards[group]
-            low, high = (_counts(groups, group, bound - first) for bound in (start, start + self.batch_size))
-            bounds = zip(shards.tolist(), low, high, strict=True)
-            slices += [(shard, begin, end) for shard, begin, end in bounds if begin < end]
+            block, within = divmod(start // self.batch_size, _BATCHES_AT_ONCE)
+            shards, bounds = _bounds(groups, group, self.batch_size, block)
+            rows = zip(shards, bounds[within], bounds[within + 1], strict=True)
+            slices += [(shard, begin, end) for shard, begin, end in rows if begin < end]
         return slices
 
     def group(self, n: int) -> tuple[int, int]:
@@ -124,10 +125,13 @@ def _groups(order: BatchOrder, epoch: int) -> _Groups:
     return _Groups(groups, [rows[group] for group in groups], [0, *np.cumsum(sizes).tolist()])
 
 
-@lru_cache(maxsize=64)  # where one batch ends the next one begins
-def _counts(groups: _Groups, group: int, prefix: int) -> list[int]:
-    counts: list[int] = interleaved_counts(groups.rows[group], max(0, prefix)).tolist()
-    return counts
+@lru_cache(maxsize=8)
+def _bounds(groups: _Groups, group: int, batch_size: int, block: int) -> tuple[list[int], list[list[int]]]:
+    """The shards of a group, and how many rows of each are taken before each of a block of batches and after the last of them."""
+    first = block * _BATCHES_AT_ONCE
+    prefixes = np.arange(first, first + _BATCHES_AT_ONCE + 1) * batch_size - groups.starts[group]
+    counts: list[list[int]] = interleaved_counts(groups.rows[group], np.maximum(prefixes, 0)).tolist()
+    return groups.shards[group].tolist(), counts
 
 
 def group_shards(rows_per_shard: int, row_bytes: int) -> int:
@@ -146,24 +150,25 @@ def part_of(slices: list[Slice], start: int, stop: int) -> list[Slice]:
     return part
 
 
-def interleaved_counts(rows: Int64[np.ndarray, " shard"], prefix: int) -> Int64[np.ndarray, " shard"]:
-    """How many rows of each shard are among the first `prefix` rows of their interleaving.
+def interleaved_counts(rows: Int64[np.ndarray, " shard"], prefixes: Int64[np.ndarray, " prefix"]) -> Int64[np.ndarray, "prefix shard"]:
+    """How many rows of each shard are among the first rows of their interleaving, for each number of first rows in `prefixes`.
 
     Row i of shard j, with r_j rows, stands at (i + 1/2) / r_j of the way; rows are taken in that order, a tie by the shard. Counts
-    therefore never fall as `prefix` grows, and each stays close to `prefix` · r_j / sum(r).
+    therefore never fall as a prefix grows, and each stays close to `prefix` · r_j / sum(r).
 
     Reference: the divisor method of Webster (Sainte-Laguë), which is house-monotone.
     """
     total, shards = int(rows.sum()), len(rows)
-    if prefix >= total:
-        return rows.copy()
+    prefixes = np.minimum(prefixes, total)[:, None]
     # All rows at or before the fraction (prefix - shards) / total are among the first `prefix`: rounding adds half a row a shard.
-    counts = np.maximum(0, (2 * (prefix - shards) * rows + total) // (2 * total))
+    counts = np.maximum(0, (2 * (prefixes - shards) * rows + total) // (2 * total))
     # Of the rest, no shard gets more than it would by proportion and rounding. Quotients of integers below 2^25 that differ stay apart
     # in float64, so this sort is exact.
     most = shards * int(rows.max()) // total + 3
-    following = counts[:, None] + np.arange(most)
+    following = counts[:, :, None] + np.arange(most)
     stands = np.where(following < rows[:, None], (2 * following + 1) / (2 * np.maximum(rows, 1)[:, None]), np.inf)
-    chosen = np.argsort(stands, axis=None, kind="stable")[: prefix - int(counts.sum())]
-    taken: Int64[np.ndarray, " shard"] = counts + np.bincount(chosen // most, minlength=shards)
-    return taken
+    ranked = stands.reshape(len(prefixes), -1).argsort(axis=1, kind="stable")
+    taken = np.empty_like(ranked)
+    np.put_along_axis(taken, ranked, np.arange(shards * most) < prefixes - counts.sum(axis=1, keepdims=True), axis=1)
+    found: Int64[np.ndarray, "prefix shard"] = counts + taken.reshape(stands.shape).sum(axis=2)
+    return found

@@ -127,10 +127,15 @@ def copy_rows(wanted: list[tuple[ShardRows, int, int, Float[Tensor, "_ d_in"]]])
     """Copy rows `[start, stop)` of shards into tensors, in the dtype of those and on the calling thread alone."""
     sources: list[Tensor] = []
     targets: list[Tensor] = []
+    alone = torch.get_num_threads() == 1  # of this thread: then nothing need be cut
     for rows, start, stop, target in wanted:
-        most = max(1, _ELEMENTS_ON_ONE_THREAD // target.shape[1])
         pieces = rows.pieces(start, stop)
         places = [target] if len(pieces) == 1 else target.split([len(piece) for piece in pieces])
+        if alone:
+            sources += pieces
+            targets += places
+            continue
+        most = max(1, _ELEMENTS_ON_ONE_THREAD // target.shape[1])
         for piece, place in zip(pieces, places, strict=True):
             # Cut in one call each: this loop is most of what reading costs beside the copies. `unsafe` is for autograd, which is not here.
             sources += torch.unsafe_split(piece, most)

@@ -17,7 +17,7 @@ from sae.corpus.packing import TokenCorpus
 from sae.subject import EMBEDDED_DIRECTORY, SubjectConfig
 from tests.benchmarks.harness import Bar, Measurement, Skipped, interleaved_seconds
 from tests.benchmarks.harvests import CORES, HOOKPOINT, TwoProcesses, bare_forward, check_bare_forward, embedded_corpus, embedded_plan, on_disk
-from tests.benchmarks.peers import run_peer
+from tests.benchmarks.peers import Peer
 
 TOKENS = 6 * 256 * 256
 PEER_TOKENS = 2 * 256 * 256
@@ -79,10 +79,10 @@ def whole_harvest(dtype: str, corpus: TokenCorpus, directory: Path) -> Iterator[
 def saelens_rate(tokens: np.ndarray, directory: Path) -> float:
     """Tokens per second of the peer, whose first sequence must be what the bare forward pass gives."""
     np.save(directory / "tokens.npy", tokens)
-    found = run_peer(
-        "tests.benchmarks.peer_harvest", model=str(EMBEDDED_DIRECTORY), tokens=str(directory / "tokens.npy"), hookpoint=HOOKPOINT, d_in=512,
-        target=str(directory / "saelens"),
-    )  # fmt: skip
+    given = {"model": str(EMBEDDED_DIRECTORY), "tokens": str(directory / "tokens.npy"), "hookpoint": HOOKPOINT, "d_in": 512}
+    with Peer("tests.benchmarks.peer_harvest") as peer:
+        peer.ask(**given, target=str(directory / "saelens-warm-up"))  # its first seconds are imports and first calls
+        found = peer.ask(**given, target=str(directory / "saelens"))
     assert found["tokens"] == tokens[0].tolist()
     expected = bare_forward()(tokens[:1])[0].numpy()
     np.testing.assert_allclose(np.load(found["first"]).astype(np.float32), expected, atol=2e-3, rtol=2e-3)

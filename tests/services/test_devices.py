@@ -15,10 +15,11 @@ from services.trainer import TrainerOptions, reserved_cpus
 PRETENDED_GPU = """
 import json, sys
 import ray
+import torch
 from sae.architectures.config import TopKConfig
 from sae.training.dictionary_run import DictionaryConfig
 from sae.training.config import TrainingConfig
-from services.devices import GpuProbe
+from services.devices import GpuProbe, device
 from services.trainer import TrainerOptions, train_dictionaries
 from services.worker_pool import PoolOptions, run_pool
 
@@ -38,11 +39,18 @@ def train():
     config = TrainingConfig(dictionaries=[DictionaryConfig(name="one", sae=TopKConfig(d_sae=8, k=2))])
     train_dictionaries(config, "nowhere", "hookpoint", sys.argv[1], TrainerOptions(num_cpus=1, num_gpus=1))
 
+@ray.remote(num_cpus=0)
+def chosen():
+    torch.cuda.is_available = lambda: True
+    return device()
+
 ray.init(num_cpus=1, num_gpus=1, labels=HERE, include_dashboard=False, configure_logging=False, log_to_driver=False, object_store_memory=80 * 2**20)
 found = {
     "pool": said(lambda: pool(num_gpus=1)),
     "training": said(train),
     "labelled": said(lambda: pool(labels=HERE)),
+    "with a GPU": ray.get(chosen.options(num_gpus=1).remote()),
+    "without": ray.get(chosen.remote()),
     "labelled otherwise": said(lambda: pool(labels=ELSEWHERE, start_timeout_seconds=1)),
 }
 print(json.dumps(found))
@@ -66,6 +74,11 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_work_starts(said, work):
     assert kind == "InputError"
     assert message.startswith("this worker was given a GPU, but torch ")
     assert "use an image with the GPU runtime" in message
+
+
+def test_a_worker_that_asked_for_no_gpu_leaves_those_of_the_machine_alone(said):
+    assert said["with a GPU"] == "cuda"
+    assert said["without"] == "cpu"
 
 
 def test_work_goes_to_nodes_with_its_labels_and_waits_where_there_are_none(said):

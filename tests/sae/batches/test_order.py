@@ -104,9 +104,9 @@ def test_the_interleaving_is_that_of_its_definition():
     for _ in range(50):
         rows = [draw.randint(0, 30) for _ in range(draw.randint(1, 16))]
         order = sorted((Fraction(2 * i + 1, 2 * count), shard) for shard, count in enumerate(rows) for i in range(count))
-        for prefix in range(sum(rows) + 1):
-            expected = np.bincount([shard for _, shard in order[:prefix]], minlength=len(rows)).tolist()
-            assert interleaved_counts(np.array(rows), prefix).tolist() == expected
+        prefixes = range(sum(rows) + 2)  # a batch may end beyond the group
+        expected = [np.bincount([shard for _, shard in order[:prefix]], minlength=len(rows)).tolist() for prefix in prefixes]
+        assert interleaved_counts(np.array(rows), np.array(prefixes)).tolist() == expected
 
 
 def test_a_batch_that_cannot_be_is_an_error():
