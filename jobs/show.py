@@ -8,6 +8,9 @@ from typing import Any
 from jobs.show_store import show_store
 from sae.corpus.packing import SPLITS, TokenCorpus
 from sae.errors import CorruptObjectError, InputError
+from sae.rating.agreement import ALL, EXPLANATION_SCORE, agreement_of
+from sae.rating.deck import DECK_KEY, read_deck
+from sae.rating.rubric import MOST
 from sae.storage import Place
 from sae.store.verification import verify_store
 
@@ -76,7 +79,36 @@ def show_run(place: Place) -> str:
     if place.exists("summary.json"):
         for entry in place.get_json("summary.json")["dictionaries"]:
             lines.append(f"  {json.dumps(entry, ensure_ascii=False)}")
+    if place.exists(DECK_KEY):
+        lines += show_ratings(place)
     return "\n".join(lines)
+
+
+def show_ratings(place: Place) -> list[str]:
+    """What people gave the features of each source, how far the automatic scores agree with them, and they with each other."""
+    from sae.report.gather import gather
+    from sae.report.people import automatic_scores  # plots come with it, which nothing else here needs
+
+    agreement = agreement_of(place, automatic_scores(place, gather(place)))
+    if agreement is None:
+        return [f"  ratings: nobody has rated the {len(read_deck(place).cards)} cards yet"]
+    lines = ["  ratings: " + ", ".join(f"{rater} {number} of {agreement.num_cards}" for rater, number in agreement.raters.items())]
+    lines += [
+        f"    {each.source:20} {each.mean:5.2f} of {MOST} points{_interval(each.interval)}, n = {each.num_features}" for each in agreement.means
+    ]
+    for each in agreement.correlations:
+        if each.pearson is not None and each.spearman is not None and (each.scope == ALL or each.measure == EXPLANATION_SCORE):
+            found = f"Pearson {each.pearson:.3f}{_interval(each.pearson_interval)}, Spearman {each.spearman:.3f}{_interval(each.spearman_interval)}"
+            lines.append(f"    people and {each.measure}, {each.scope}: {found}, n = {each.num_pairs}")
+    for pair in agreement.pairs:
+        if pair.correlation.pearson is not None and pair.mean_difference is not None:
+            found = f"Pearson {pair.correlation.pearson:.3f}{_interval(pair.correlation.pearson_interval)}, {pair.mean_difference:.2f} points apart"
+            lines.append(f"    {' and '.join(pair.raters)}: {found}, n = {pair.correlation.num_pairs}")
+    return lines
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 # Which object says what a directory is; the first that is there decides.

@@ -6,7 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sae.interpretation.language_model.records import SCHEMA as WORDS_SCHEMA
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
+from sae.rating.agreement import explanation_scores
+from sae.rating.deck import DeckConfig, make_deck
+from sae.rating.records import Rating, Ratings
+from sae.rating.rubric import PARTS
 from sae.storage import Place
 
 HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
@@ -23,6 +28,7 @@ def write_run(run: Place, num_features: int) -> Place:
     for number, name in enumerate(("relu", "topk")):
         write_dictionary(run.child("dictionaries", name), name, number)
         run.put_json(f"evaluation/{name}.json", evaluation(name, number))
+        write_breakdown(run, name, number)
     for source, quality in (("relu", 0.62), ("topk", 0.7), ("neurons", 0.4), ("random_directions", 0.12)):
         write_interpretation(run, source, quality, num_features)
     run.put_json("config.json", {"output": "runs/planted", "store": None, "training": {"dictionaries": [{"name": "topk"}, {"name": "relu"}]}})
@@ -115,7 +121,8 @@ def evaluation(name: str, number: int) -> dict:
         "num_predictions": 129_536,
         "cross_entropy": entropies,
         "perplexity": {key: float(np.exp(value)) for key, value in entropies.items()},
-        "kl_divergence": {"mean": 0.061, "quantiles": {"p50": 0.01}},
+        "kl_divergence": {"mean": 0.061, "quantiles": {"p50": 0.01, "p90": 0.1, "p99": 0.9}},
+        "worst_percent": {"num_predictions": 1296, "kl_threshold": 1.25, "kl_mean": 2.5, "share_of_kl": 0.41, "loss_increase": 1.1},
         "top1_agreement": 0.913,
         **{f"loss_recovered_{of}": value for of, value in recovered.items()},
         **{f"loss_recovered_{of}_interval": [value - 0.004, value + 0.003] for of, value in recovered.items()},
@@ -129,6 +136,100 @@ def evaluation(name: str, number: int) -> dict:
         "share_above_10_percent": 0.002,
         "density_histogram": {"log10_edges": edges, "counts": counts, "never": 49},
     }
+
+
+def write_breakdown(run: Place, name: str, number: int) -> None:
+    """Tables beside an evaluation report, as `sae.evaluation.report` describes them; the text before the worst prediction is hostile."""
+    positions = np.arange(255)
+    clean = 3.0 + 2.5 / (1 + positions)
+    columns = {"clean": clean, "spliced": clean + 0.3 - 0.2 * number, "zero_ablated": clean + 1.4, "mean_ablated": clean + 0.8}
+    columns |= {"kl_divergence": np.full(255, 0.06), "top1_agreement": np.full(255, 0.9), "loss_recovered_zero": np.full(255, 0.9)}
+    counted = {"predictions": np.full(255, 512, np.uint64)}
+    put_arrow(run, f"evaluation/{name}.positions.arrow", {"position": positions.astype(np.uint32)} | counted | columns)
+    edges = np.array([0.0, 0.1, 0.3, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, np.inf])
+    means = {key: values[:12].tolist() for key, values in columns.items()} | {"kl_divergence": [0.01 * (1 + cell) for cell in range(11)] + [None]}
+    counted = {"predictions": np.array([9000] * 11 + [0], np.uint64)}
+    put_arrow(run, f"evaluation/{name}.losses.arrow", {"low": edges[:-1], "high": edges[1:]} | counted | means)
+    worst = {"sequence": np.arange(20, dtype=np.uint64), "position": np.arange(20, dtype=np.uint32), "context": [f"import {HOSTILE}\n"] * 20}
+    worst |= {"next_token": [" numpy"] * 20, "token_id": np.full(20, 3, np.uint32), "next_token_id": np.full(20, 4, np.uint32)}
+    losses = {"clean": np.full(20, 0.1), "spliced": np.full(20, 7.5), "kl_divergence": np.linspace(9, 6, 20)}
+    put_arrow(run, f"evaluation/{name}.worst.arrow", worst | losses)
+
+
+def write_concepts(run: Place) -> None:
+    """Two labels, one of them hostile, found by a feature but hardly by a neuron; as `sae.concepts.report` describes it."""
+    labels = [{"label": label, "selection_tokens": 4000, "held_out_tokens": 3000, "chance_f1": 0.67} for label in ("hebrew", HOSTILE)]
+    sources = []
+    for source, f1 in (("neurons", 0.71), ("relu", 0.84), ("topk", 0.93)):
+        detectors = [
+            {
+                "label": each["label"],
+                "kind": "single",
+                "units": [17],
+                "signs": [1 if source == "topk" else -1],
+                "threshold": 0.5,
+                "selection_f1": f1 + 0.01,
+                "f1": f1,
+                "f1_interval": [f1 - 0.02, f1 + 0.02],
+                "precision": 0.9,
+                "sensitivity": 0.88,
+                "specificity": 0.97,
+                "precision_at_half_maximum": 1.0,
+                "proxy_correlation": None if source == "neurons" else 0.74,
+            }
+            for each in labels
+        ]
+        beside = None if source == "neurons" else f1 - 0.71
+        kind = {"mean_f1": f1, "mean_f1_interval": [f1 - 0.01, f1 + 0.01], "minus_neurons": beside}
+        kind["minus_neurons_interval"] = None if beside is None else [beside - 0.15, beside + 0.02]
+        sources.append({"source": source, "kinds": {"single": kind, "probe_5": kind}, "detectors": detectors})
+    run.put_json("concepts/concepts.json", {"labels": labels, "sources": sources, "inputs": {}})
+
+
+def put_arrow(place: Place, key: str, columns: dict) -> None:
+    table, sink = pa.table(columns), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    place.put(key, sink.getvalue())
+
+
+def write_words(run: Place, source: str, num_features: int) -> None:
+    """What a language model wrote: a sentence for every feature that fires but the second, which it refused to explain."""
+    rows = []
+    for rank in range(num_features - 1):
+        refused = rank == 1
+        row = dict.fromkeys(WORDS_SCHEMA.names) | {"feature": 3 * rank, "explainer": "highlights", "num_items": 60, "num_unread": 2 * (rank == 0)}
+        row |= {"explanation": None if refused else HOSTILE_EXPLANATION if rank == 0 else f"the word {WORDS[rank % len(WORDS)].strip()}"}
+        row |= {"explanation_outcome": "refused" if refused else "answered", "not_scored_reason": "no explanation" if refused else None}
+        if not refused:
+            row |= {"simulation_spearman": 0.4 + 0.001 * rank, "simulation_pearson": 0.5, "detection_accuracy": 0.8, "fuzzing_accuracy": 0.7}
+        rows.append(row)
+    place = run.child("interpretation", source)
+    put_parquet(place, "llm_explanations.parquet", rows, WORDS_SCHEMA)
+    known = {"median": 0.8, "interval": [0.78, 0.83], "num_features": 58}
+    scores = {name: known | {"chance": 0.0} for name in ("simulation_spearman", "simulation_pearson")}
+    scores |= {name: known | {"chance": 0.5} for name in ("detection_accuracy", "fuzzing_accuracy")}
+    scores["logits_accuracy"] = {"median": None, "interval": None, "num_features": 0, "chance": 0.5}
+    explainer = {"num_features": num_features - 1, "num_explained": num_features - 2, "num_scored": num_features - 2, "scores": scores}
+    words = {"model": "planted-model", "requests": 500, "prompt_tokens": 90_000, "reply_tokens": 10_000, "cost": 0.25, "complete": True}
+    words |= {"num_items": 1000, "num_unread": 20, "explainers": {"highlights": explainer}}
+    place.put_json("summary.json", place.get_json("summary.json") | {"language_model": words})
+
+
+def write_ratings(run: Place) -> None:
+    """Two raters: what one gives follows the explanation score, the other gives two points less; their words are hostile."""
+    deck = make_deck(run, VOCABULARY, DeckConfig(features_per_source=10))
+    scores = explanation_scores(run, deck)
+    ratings = Ratings(run, deck)
+    for card in range(len(deck.cards)):
+        points = int(np.clip(round(14 * scores[deck.feature(card)]), 2, 14))
+        for rater, given in (("anna", points), ("ben", points - 2)):
+            grades, left = {}, given
+            for part in PARTS:
+                grades[part.key] = min(part.most, left)
+                left -= grades[part.key]
+            if rater == "anna" or card < 20:
+                ratings.add(rater, Rating(card=card, interpretation=HOSTILE, **grades))
 
 
 def write_interpretation(run: Place, source: str, quality: float, num_features: int) -> None:

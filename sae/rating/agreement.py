@@ -18,7 +18,7 @@ from sae.rating.records import KeptRating, Ratings, latest, raters_of
 from sae.storage import Place, sha256_hex
 
 MIN_PAIRS = 3  # a correlation of fewer says nothing
-ALL = "all sources"
+ALL, EXPLANATION_SCORE = "all sources", "explanation score"
 Feature = tuple[str, int]
 Interval = tuple[float, float] | None
 Scores = Mapping[Feature, float]
@@ -116,7 +116,7 @@ def agreement_of(run: Place, measures: Mapping[str, Scores] | None = None) -> Ag
         key = f"interpretation/{source}/features.parquet"
         if not run.exists(key) or sha256_hex(run.open_buffer(key)) != digest:
             raise InputError(f"{source} was interpreted anew after its cards were drawn: move {run.path('ratings')} away and rate again")
-    return compare(deck, given, measures or {"explanation score": explanation_scores(run, deck)})
+    return compare(deck, given, measures or {EXPLANATION_SCORE: explanation_scores(run, deck)})
 
 
 def compare(deck: Deck, given: Mapping[str, Mapping[int, KeptRating]], measures: Mapping[str, Scores]) -> Agreement:

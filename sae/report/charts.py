@@ -60,7 +60,7 @@ def density_histograms(record: RunRecord) -> list[Drawing]:
 def score_distributions(record: RunRecord) -> list[Drawing]:
     """Explanation scores of every source: of all features, of those that fire on several tokens, of those that fire on one."""
     panels = (
-        (None, "All.", "Each curve is scaled to its own peak; the dot is the median, the bar its 95 % interval."),
+        (None, "All.", "Each curve is scaled to its own peak; the dot is the median, the bar its 95 % interval over features, ticks the quartiles."),
         (False, "On several tokens.", "What an explanation must get right is harder here: the context decides."),
         (True, "On one token only.", "All 20 strongest examples peak on the same token, which is easy to explain."),
     )

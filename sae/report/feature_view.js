@@ -119,6 +119,20 @@ function activationHistogram(feature) {
     element("p", { class: "axis" }, element("span", {}, "0"), element("span", {}, number(feature.m))));
 }
 
+// What a language model or a person wrote of the feature.
+function inWords(feature) {
+  const lines = (feature.l || []).map(([explainer, sentence, outcome, scores, notes]) => element("div", { class: "said" },
+    element("p", {}, sentence ? visible(sentence, false) : element("span", { class: "note" }, `no explanation: ${outcome}`)),
+    element("p", { class: "note" }, [`language model, ${explainer}`, ...scores.map(([name, value]) => `${name} ${number(value)}`), notes].filter(Boolean).join(" · "))));
+  const people = (feature.v || []).map(([rater, points, words]) => element("div", { class: "said" },
+    element("p", {}, words ? visible(words, false) : element("span", { class: "note" }, "stands for nothing")),
+    element("p", { class: "note" }, `${rater} · ${number(points)} of 14 points`)));
+  return [
+    lines.length ? section("In words", "Written by a language model from the examples below. Simulation is a correlation (chance 0); detection, fuzzing and next tokens are balanced accuracies (chance 0.5).", ...lines) : null,
+    people.length ? section("What people said", "From examples and effects alone, knowing neither the source nor any explanation or score.", ...people) : null,
+  ];
+}
+
 function facts(feature) {
   const pairs = [
     ["Explanation score", feature.s === null ? `none: ${feature.r || "not scored"}` : number(feature.s), "rank correlation of predicted and true activations on held-out text"],
@@ -145,6 +159,7 @@ function featureView(source, feature, tokens) {
   return [
     element("p", { class: "explanation" }, feature.e ? visible(feature.e, false) : "No explanation."),
     facts(feature),
+    ...inWords(feature),
     element("div", { class: "two" }, patternList(feature) || "", activationHistogram(feature) || ""),
     logitEffects(feature),
     scale(),

@@ -3,13 +3,14 @@
 The packed form (what `report.js` reads) is one JSON object: `tokens`, the texts of all tokens that appear, and `sources`, each with
 `name`, `label`, `note` and `features`. Of a feature: `i` its index, `e` explanation, `p` patterns [text, predicted activation], `s` score, `z` 1 if
 it fires on a single token, `d` density, `m` largest activation, `h` counts of its activation histogram, `u` and `b` the most raised and most
-lowered tokens [text, effect], `x` examples. Of an example: `k` kind (0 top, 1 interval, 2 scoring), `w` [split, sequence, first position],
+lowered tokens [text, effect], `x` examples; where there are such, `l` explanations in words [explainer, sentence, outcome, scores [name, value],
+notes] and `v` what people said [rater, points, words]. Of an example: `k` kind (0 top, 1 interval, 2 scoring), `w` [split, sequence, first position],
 `c` index of the token it was chosen for, `t` token numbers, `a` activations and `q` predictions as pairs (index, share of `m` in thousandths).
 """
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sae.config import Config
 from sae.rating.packing import TokenNumbers, pairs
 from sae.report.gather import ExplainedSource
+from sae.report.words import packed_words, words_of
 from sae.storage import Place
 
 SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3}
@@ -39,27 +41,32 @@ class BrowserConfig(Config):
     seed: NonNegativeInt = Field(0, description="of the sample of features")
 
 
-def feature_data(run: Place, sources: Sequence[ExplainedSource], token_texts: Sequence[str] | None, config: BrowserConfig) -> str:
-    """The packed features of all sources as JSON that cannot end the script element it stands in."""
+Said = Mapping[tuple[str, int], Sequence[tuple[str, float, str]]]
+
+
+def feature_data(
+    run: Place, sources: Sequence[ExplainedSource], token_texts: Sequence[str] | None, config: BrowserConfig, said: Said | None = None
+) -> str:
+    """The packed features of all sources as JSON that cannot end the script element it stands in; `said` is what people said of them."""
     tokens = TokenNumbers(token_texts)
     packed: dict[str, dict[str, Any]] = {}
     left = config.max_data_bytes
     # Small sources first: what they leave of their share is there for the large ones.
     for place, source in enumerate(sorted(sources, key=lambda each: len(each.live()))):
-        features, used = _pack_source(run, source, tokens, config, left // (len(sources) - place))
+        features, used = _pack_source(run, source, tokens, config, left // (len(sources) - place), said or {})
         packed[source.name] = {"name": source.name, "label": source.label, "note": _note(source, len(features)), "features": features}
         left -= used
     return script_json({"tokens": tokens.texts, "sources": [packed[source.name] for source in sources]})
 
 
-def choose_features(source: ExplainedSource, config: BrowserConfig) -> list[int]:
-    """The features of a source to show: the best explained and a seeded sample of all live ones in turn, so that any cut keeps both."""
+def choose_features(source: ExplainedSource, config: BrowserConfig, rated: Sequence[int] = ()) -> list[int]:
+    """The features of a source to show: those people rated, then the best explained and a seeded sample of all live ones in turn."""
     live = source.live()
     scores = np.nan_to_num(source.score[live], nan=-np.inf)
     best = live[np.argsort(-scores, kind="stable")]
     sample = np.random.default_rng(config.seed).permutation(live)
-    alternating = dict.fromkeys(int(feature) for pair in zip(best, sample, strict=True) for feature in pair)
-    return [int(source.feature[row]) for row in list(alternating)[: config.features_per_source]]
+    alternating = (int(source.feature[row]) for pair in zip(best, sample, strict=True) for row in pair)  # so that any cut keeps both
+    return list(dict.fromkeys([*rated, *alternating]))[: config.features_per_source]
 
 
 def script_json(value: Any) -> str:
@@ -78,8 +85,11 @@ def _note(source: ExplainedSource, shown: int) -> str:
     return f"{source.label}: {examined}; {shown:,} are in this file: the best explained and a random sample of all, in equal parts."
 
 
-def _pack_source(run: Place, source: ExplainedSource, tokens: TokenNumbers, config: BrowserConfig, budget: int) -> tuple[list[dict[str, Any]], int]:
-    chosen = choose_features(source, config)
+def _pack_source(
+    run: Place, source: ExplainedSource, tokens: TokenNumbers, config: BrowserConfig, budget: int, said: Said
+) -> tuple[list[dict[str, Any]], int]:
+    chosen = choose_features(source, config, [feature for name, feature in said if name == source.name])
+    words = words_of(run, source.name, chosen)
     place = run.child("interpretation", source.name)
     details = {row["feature"]: row for row in _read(place, "features.parquet", chosen).to_pylist()}
     examples = _read(place, "examples.parquet", chosen)
@@ -88,6 +98,10 @@ def _pack_source(run: Place, source: ExplainedSource, tokens: TokenNumbers, conf
     for feature in chosen:
         start, stop = starts.get(feature, (0, 0))
         record = _pack_feature(details[feature], examples.slice(start, stop - start).to_pylist(), tokens, config)
+        if feature in words:
+            record["l"] = packed_words(words[feature])
+        if (source.name, feature) in said:
+            record["v"] = list(said[source.name, feature])
         used += len(script_json(record).encode()) + 1
         if used > budget:
             break

@@ -1,7 +1,7 @@
 """Reading a run directory: whatever its stages have left so far, and its sum, `summary.json`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,17 @@ EVALUATED = (
     "num_tokens",
 )
 EXPLAINED = ("explanation_score_median", "explanation_score_interval", "num_examined", "num_live", "num_scored")
-PLURALS = {"neurons": "neurons", "random_directions": "random directions"}
-BASELINE_COLORS = {"neurons": 5, "random_directions": 6}
+LABELS = {
+    "neurons": "neurons",
+    "random_directions": "random directions",
+    "pca": "principal components",
+    "ica": "independent components",
+    "nmf": "NMF components",
+    "random_dictionary": "random dictionary",
+}
+SHUFFLED = "shuffled_"  # before the name of a dictionary: the one trained on the weight-shuffled model
+NEURON_COLOR, CONTROL_COLOR = 5, 6
+TABLES = ("positions", "losses", "worst")
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class TrainedDictionary:
         log: rows of `training.jsonl`.
         events: rows of `events.jsonl`.
         evaluation: the evaluation report.
+        tables: those of `TABLES` that the evaluation left beside it.
     """
 
     name: str
@@ -51,6 +61,7 @@ class TrainedDictionary:
     log: list[Json]
     events: list[Json]
     evaluation: Json | None
+    tables: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
     def figures(self) -> Json:
@@ -61,11 +72,12 @@ class TrainedDictionary:
 
 @dataclass(frozen=True)
 class ExplainedSource:
-    """One interpreted source: a dictionary, the neurons or random directions.
+    """One interpreted source: a dictionary, the neurons or a control.
 
     Attributes:
-        color: of the dictionary of that name, else a number of its own.
-        plural: what its members are called.
+        color: of the dictionary of that name, else that of neurons or of controls.
+        label: what people read: a dictionary's name, or what it stands beside dictionaries for.
+        control: whether it is something else than a dictionary of the run.
         summary: `summary.json`.
         feature: index of each examined feature, as the columns below.
         density: fraction of tokens it fires on.
@@ -75,7 +87,8 @@ class ExplainedSource:
 
     name: str
     color: int
-    plural: str
+    label: str
+    control: bool
     summary: Json
     feature: np.ndarray
     density: np.ndarray
@@ -83,9 +96,9 @@ class ExplainedSource:
     single_token: np.ndarray
 
     @property
-    def label(self) -> str:
-        """What people read: a dictionary's name, or what a baseline's members are called."""
-        return self.name if self.plural == "features" else self.plural
+    def plural(self) -> str:
+        """What its members are called."""
+        return self.label if self.name in ("neurons", "random_directions", "pca", "ica", "nmf") else "features"
 
     def live(self) -> np.ndarray:
         """Rows of the features that fire on the text."""
@@ -107,7 +120,9 @@ class RunRecord:
         name: the last part of the run's URL.
         corpus: the corpus' manifest.
         store: the store's manifest; its plan under `plan`.
-        sources: interpreted sources, dictionaries first.
+        sources: interpreted sources: dictionaries, neurons, controls.
+        comparison: `comparison.json` of the interpretation: which differences between sources are noise.
+        concepts: `concepts/concepts.json`: labels found by features and by neurons.
         config: the run's resolved configuration.
         stages: what each stage took, versions and seeds.
     """
@@ -119,6 +134,8 @@ class RunRecord:
     sources: list[ExplainedSource]
     config: Json | None
     stages: Json | None
+    comparison: Json | None = None
+    concepts: Json | None = None
 
 
 def gather(run: Place) -> RunRecord:
@@ -131,9 +148,9 @@ def gather(run: Place) -> RunRecord:
     config = _json(run, keys, "config.json")
     names = _dictionary_names(keys, config)
     dictionaries = [_read_dictionary(run, keys, name, color) for color, name in enumerate(names)]
-    colors = BASELINE_COLORS | {name: color for color, name in enumerate(names)}
-    interpreted = sorted(_names(keys, "interpretation/", "/summary.json"), key=lambda name: (name in BASELINE_COLORS, colors.get(name, 0), name))
-    sources = [_read_source(run, name, colors.get(name, len(names))) for name in interpreted]
+    interpreted = [_read_source(run, name, names) for name in _names(keys, "interpretation/", "/summary.json")]
+    order = {name: place for place, name in enumerate((*names, *LABELS))}
+    sources = sorted(interpreted, key=lambda source: (source.control, order.get(source.name, len(order)), source.name))
     if not dictionaries and not sources:
         raise InputError(f"{run.url} holds no dictionary, evaluation or interpretation: check the path, or run `monosem run` first")
     return RunRecord(
@@ -144,6 +161,8 @@ def gather(run: Place) -> RunRecord:
         sources=sources,
         config=config,
         stages=_json(run, keys, "stages.json"),
+        comparison=_json(run, keys, "interpretation/comparison.json"),
+        concepts=_json(run, keys, "concepts/concepts.json"),
     )
 
 
@@ -167,7 +186,7 @@ def summarise(
     costs = list(recorded.get("stages", {}).values())
     return {
         "dictionaries": [_summary_of(dictionary, record) for dictionary in record.dictionaries],
-        "baselines": {source.name: _explained(source) for source in record.sources if source.plural != "features"},
+        "baselines": {source.name: _explained(source) for source in record.sources if source.control},
         "wall_seconds": wall_seconds if wall_seconds is not None or not costs else sum(cost["seconds"] for cost in costs),
         "peak_rss_bytes": peak_rss_bytes if peak_rss_bytes is not None or not costs else max(cost["peak_rss_bytes"] for cost in costs),
         "versions": versions or recorded.get("versions", {}),
@@ -248,18 +267,31 @@ def _read_dictionary(run: Place, keys: set[str], name: str, color: int) -> Train
         log=_json_lines(run, keys, f"dictionaries/{name}/training.jsonl"),
         events=_json_lines(run, keys, f"dictionaries/{name}/events.jsonl"),
         evaluation=_json(run, keys, f"evaluation/{name}.json"),
+        tables={table: _arrow(run, key) for table in TABLES if (key := f"evaluation/{name}.{table}.arrow") in keys},
     )
 
 
-def _read_source(run: Place, name: str, color: int) -> ExplainedSource:
+def _arrow(run: Place, key: str) -> pa.Table:
+    try:
+        return pa.ipc.open_file(run.open_buffer(key)).read_all()
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{run.path(key)} is not an Arrow file ({error}): it was damaged; evaluate again or remove it") from None
+
+
+def _read_source(run: Place, name: str, dictionaries: list[str]) -> ExplainedSource:
     place = run.child("interpretation", name)
+    summary: Json = place.get_json("summary.json")
+    control = bool(summary.get("control", name in LABELS))
+    trained = f"{name.removeprefix(SHUFFLED)} on the shuffled model" if name.startswith(SHUFFLED) else name
+    color = dictionaries.index(name) if name in dictionaries else NEURON_COLOR if name == "neurons" else CONTROL_COLOR
     columns = ["feature", "density", "score_spearman", "single_token"]
     table = pq.read_table(pa.BufferReader(place.open_buffer("features.parquet")), columns=columns)
     return ExplainedSource(
         name=name,
         color=color,
-        plural=PLURALS.get(name, "features"),
-        summary=place.get_json("summary.json"),
+        label=LABELS.get(name, trained) if control else name,
+        control=control,
+        summary=summary,
         feature=table["feature"].to_numpy(),
         density=table["density"].to_numpy(),
         score=table["score_spearman"].to_numpy(),  # null becomes NaN

@@ -21,6 +21,7 @@ class Figure:
         style: "share" (shown in per cent), "fixed" (three decimals), "short" (two decimals, none from 100 on).
         says: what it tells, in a line.
         formula: how it is computed, in plain text.
+        source: where it comes from, if it is not our own.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Figure:
     style: str
     says: str
     formula: str = ""
+    source: str = ""
 
 
 GROUPS: dict[str, tuple[Figure, ...]] = {
@@ -38,6 +40,7 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "share",
             "Of the loss that zeroing the activation causes, the share that the reconstruction in its place avoids.",
             "(CE_zero − CE_spliced) / (CE_zero − CE_clean), cross-entropies over all predictions; interval: bootstrap over sequences",
+            source="Bricken et al. 2023, Towards Monosemanticity",
         ),
         Figure(
             "Loss recovered, mean ablation",
@@ -52,6 +55,7 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "fixed",
             "How far the next-token distribution moves, in nats per prediction.",
             "mean of sum_v p_clean(v) (log p_clean(v) − log p_spliced(v))",
+            source="Karvonen et al. 2025, SAEBench (arXiv 2503.09532), core",
         ),
         Figure(
             "Top-1 agreement",
@@ -59,6 +63,27 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "share",
             "Predictions whose likeliest token stays the same.",
             "mean of [argmax p_spliced = argmax p_clean]",
+        ),
+        Figure(
+            "KL divergence, 99th percentile",
+            "kl_divergence.quantiles.p99",
+            "fixed",
+            "What one prediction in a hundred exceeds, in nats.",
+            "99 % quantile over predictions of KL(clean ‖ spliced)",
+        ),
+        Figure(
+            "Share of KL in the worst 1 %",
+            "worst_percent.share_of_kl",
+            "share",
+            "How much of all change falls on the hundredth of predictions that change most; 1 % if the damage were even.",
+            "sum of KL over the 1 % of predictions with the largest KL / sum over all",
+        ),
+        Figure(
+            "Loss increase in the worst 1 %",
+            "worst_percent.loss_increase",
+            "fixed",
+            "What the reconstruction costs there, in nats per prediction.",
+            "mean of CE_spliced − CE_clean over those predictions",
         ),
     ),
     "How close the reconstruction is": (
@@ -68,6 +93,15 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "fixed",
             "Fraction of the activations' variance that the reconstruction leaves unexplained.",
             "sum‖x − x̂‖² / sum‖x − mean‖², both sums over all held-out tokens",
+            source="Gao et al. 2024 (arXiv 2406.04093), normalised error; one minus it is the explained variance, taken over the whole set",
+        ),
+        Figure(
+            "Reconstruction bias",
+            "reconstruction_bias",
+            "fixed",
+            "1 is unbiased; below, a longer reconstruction would be closer.",
+            "mean ‖x̂‖² / mean (x · x̂)",
+            source="Rajamanoharan et al. 2024 (arXiv 2404.16014), eq. 10; SAEBench",
         ),
         Figure("Cosine", "cosine", "fixed", "Mean cosine of activation and reconstruction.", "mean of x·x̂ / (‖x‖ ‖x̂‖)"),
         Figure(
@@ -76,16 +110,25 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "fixed",
             "Below 1 the reconstruction is shorter than the activation (shrinkage).",
             "sqrt(sum‖x̂‖² / sum‖x‖²)",
+            source="Rajamanoharan et al. 2024 (arXiv 2404.16014), shrinkage",
         ),
     ),
     "How sparse the features are": (
-        Figure("L0", "l0", "short", "Features that fire on a token, on average.", "mean over tokens of #{i : f_i(x) ≠ 0}"),
+        Figure(
+            "L0",
+            "l0",
+            "short",
+            "Features that fire on a token, on average.",
+            "mean over tokens of #{i : f_i(x) ≠ 0}",
+            source="Bricken et al. 2023, Towards Monosemanticity",
+        ),
         Figure(
             "Dead",
             "dead_fraction",
             "share",
             "Features that did not fire on any of the last vectors of the training; the window's length is under Origin.",
             "#{i : silent for the window} / d_sae",
+            source="Bricken et al. 2023, Towards Monosemanticity, resampling",
         ),
         Figure(
             "Silent on held-out text",
@@ -100,6 +143,7 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "share",
             "Features that fire on less than one token in a million; unknown where fewer tokens were measured.",
             "#{i : 0 < density_i < 1e-6} / d_sae",
+            source="Bricken et al. 2023, Towards Monosemanticity, feature density",
         ),
         Figure(
             "Dense",
@@ -124,6 +168,7 @@ EXPLAINED = Figure(
     "fixed",
     "How well the explanation predicts a feature's activations on held-out text: 0 not at all, 1 in their order exactly.",
     "Spearman correlation of predicted and true activations on the scoring examples; median over scored features; interval: bootstrap over features",
+    source="Bricken et al. 2023, Towards Monosemanticity, automated interpretability",
 )
 
 

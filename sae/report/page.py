@@ -6,6 +6,7 @@ digest it names. Only the drawings of `plots` and the files of this directory en
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +15,22 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sae.errors import InputError
+from sae.report.breakdowns import breakdown_drawings, worst_predictions
 from sae.report.charts import cross_entropy, density_histograms, score_distributions
+from sae.report.comparisons import comparisons
+from sae.report.concept_table import concept_table
 from sae.report.features import BrowserConfig, feature_data
 from sae.report.gather import Json, RunRecord, gather, summarise, value_at
+from sae.report.glossary import glossary
 from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
+from sae.report.people import People, people_section
 from sae.report.script import own_file, page_script, script_digest
 from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
 from sae.report.training_charts import training_page
+from sae.report.words import words_table
 from sae.storage import Place
+
+UNSEEN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\xa0\\xad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff]")
 
 
 def write_report(
@@ -47,11 +56,14 @@ def write_report(
     """
     record = gather(run)
     texts = token_texts if token_texts is not None or not record.sources else _token_texts(record)
-    data = feature_data(run, record.sources, texts, browser or BrowserConfig()) if record.sources else None
-    run.put(output_key, render(record, summary or summarise(run), data, written or datetime.now(UTC)).encode())
+    people, not_compared = people_section(run, record)
+    said = people.said if people else None
+    data = feature_data(run, record.sources, texts, browser or BrowserConfig(), said) if record.sources else None
+    page = render(record, summary or summarise(run), data, written or datetime.now(UTC), (people, not_compared))
+    run.put(output_key, page.encode())
 
 
-def render(record: RunRecord, summary: Json, data: str | None, written: datetime) -> str:
+def render(record: RunRecord, summary: Json, data: str | None, written: datetime, people: tuple[People | None, str] = (None, "")) -> str:
     """The page as text.
 
     Args:
@@ -59,6 +71,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         summary: time, memory, versions and seeds are taken from it.
         data: the packed features, or None where nothing was interpreted.
         written: the time to date it with.
+        people: what people said, or why it is not compared.
     """
     script = page_script(with_features=data is not None)
     groups = groups_of_numbers(record)
@@ -76,10 +89,18 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "cross_entropy": cross_entropy(record),
         "training": training_page(record),
         "events": events_table(record),
+        "breakdowns": breakdown_drawings(record),
+        "worst": worst_predictions(record),
+        "concepts": concept_table(record),
         "density": density,
         "scores": score_distributions(record),
         "score_columns": SCORE_COLUMNS,
         "score_rows": score_rows(record),
+        "comparisons": comparisons(record),
+        "words": words_table(record),
+        "people": people[0],
+        "not_compared": people[1],
+        "glossary": glossary(),
         "scoring_text": scoring_text(),
         "missing": missing(record, bool(groups), bool(density)),
         "origin": origin(record, summary),
@@ -90,7 +111,14 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "css": Markup(own_file("report.css")),
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["visible"] = visible
     return environment.from_string(own_file("report.html.j2")).render(context)
+
+
+def visible(text: str) -> str:
+    """A token's text as the feature cards show it: what shows nothing, or turns the text around it, is written as its code."""
+    coded = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return coded.replace("\n", "↵").replace("\t", "⇥")
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def density_histogram(name: str, color: int, edges: Sequence[float], counts: Seq
 
 
 def score_distributions(name: str, samples: Sequence[Sample], x_label: str, limits: tuple[float, float]) -> str:
-    """One half violin per sample over a shared axis; the dot is the median, its bar the 95 % interval."""
+    """One half violin per sample over a shared axis; the dot is the median, its bar the 95 % interval, ticks the quartiles."""
     figure, axes = panel(PANEL_INCHES, 0.55 + 0.52 * max(len(samples), 1))
     bins = np.linspace(*limits, 49)
     for row, sample in enumerate(reversed(samples)):
@@ -129,6 +129,8 @@ def score_distributions(name: str, samples: Sequence[Sample], x_label: str, limi
         heights = 0.52 * smooth / max(smooth.max(initial=0), 1e-9)
         axes.fill_between((bins[1:] + bins[:-1]) / 2, row, row + heights, color=color_of(sample.color), alpha=0.45, linewidth=0)
         axes.text(limits[0], row + 0.6, sample.label, va="bottom", fontsize=8)
+        if len(sample.values):
+            axes.plot(np.quantile(sample.values, [0.25, 0.75]), [row, row], "|", color=MUTED, markersize=6)
         if sample.median is not None:
             if sample.interval is not None:
                 axes.plot(sample.interval, [row, row], color=INK, linewidth=2.2, solid_capstyle="butt")
@@ -136,6 +138,29 @@ def score_distributions(name: str, samples: Sequence[Sample], x_label: str, limi
             axes.text(limits[1], row + 0.6, _median_label(sample), va="bottom", ha="right", fontsize=8, color=MUTED)
     axes.set_ylim(-0.2, len(samples))
     axes.set_xlim(*limits)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(x_label)
+    return to_svg(figure, name)
+
+
+def points_by_source(name: str, samples: Sequence[Sample], x_label: str, limits: tuple[float, float]) -> str:
+    """One dot per value, piled up where they are equal; above them the mean with its 95 % interval."""
+    figure, axes = panel(4.0, 0.6 + 0.62 * max(len(samples), 1))
+    for row, sample in enumerate(reversed(samples)):
+        axes.axhline(row, color=GRID, linewidth=0.5)
+        values = np.sort(sample.values)
+        first = np.searchsorted(values, values, side="left")
+        piled = np.arange(len(values)) - first
+        tallest = max(1, int(piled.max(initial=0)))
+        axes.plot(values, row + 0.05 + 0.38 * piled / max(tallest, 6), "o", color=color_of(sample.color), alpha=0.55, markersize=3, markeredgewidth=0)
+        axes.text(limits[0], row + 0.56, sample.label, va="bottom", fontsize=8)
+        if sample.interval is not None:
+            axes.plot(sample.interval, [row, row], color=INK, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([sample.median], [row], "o", color=INK, markersize=4.5)
+        axes.text(limits[1], row + 0.56, f"mean {sample.median:.1f}, n = {len(values):,}", va="bottom", ha="right", fontsize=8, color=MUTED)
+    axes.set_ylim(-0.25, len(samples))
+    axes.set_xlim(limits[0] - 0.2, limits[1] + 0.2)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(x_label)

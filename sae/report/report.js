@@ -17,7 +17,8 @@
   for (const each of data.sources) {
     for (const feature of each.features) {
       const top = feature.u.map(([token]) => token);
-      feature.words = [String(feature.i), feature.e, ...feature.p.map(([pattern]) => pattern), ...top].join("\n").toLowerCase();
+      const said = [...(feature.l || []).map(([, sentence]) => sentence || ""), ...(feature.v || []).map(([, , words]) => words)];
+      feature.words = [String(feature.i), feature.e, ...said, ...feature.p.map(([pattern]) => pattern), ...top].join("\n").toLowerCase();
     }
   }
 

@@ -44,10 +44,9 @@ def text_of(record: RunRecord) -> str:
 def findings(record: RunRecord) -> list[str]:
     """One sentence for each dictionary, and one on the explanations of each."""
     sentences = [_found(dictionary) for dictionary in record.dictionaries if dictionary.evaluation]
-    baselines = [source for source in record.sources if source.plural != "features"]
-    beside = " and ".join(f"{_median(source)} for {source.plural}" for source in baselines)
+    beside = ", ".join(f"{_median(source)} for {source.label}" for source in record.sources if source.control and len(source.scores()))
     for source in record.sources:
-        if source.plural == "features" and len(source.scores()):
+        if not source.control and len(source.scores()):
             interval = shown_interval(source.summary.get("explanation_score_interval"), "fixed")
             sure = f" (95 % interval {interval})" if interval else ""
             sentences.append(
@@ -94,7 +93,7 @@ def scoring_text() -> str:
     return (
         "An explanation is made without a language model: a short list of token patterns, learned from the training text, that predicts how "
         "strongly a feature fires. Its score is the rank correlation (Spearman) of predicted and true activations on examples of held-out text; "
-        "0 is no better than a constant. Neurons and random directions get explanations from the same amount of text in the same way. "
+        "0 is no better than a constant. Neurons and controls get explanations from the same amount of text in the same way. "
         "Features that fire on a single token are easy to explain, so medians are given with and without them."
     )
 

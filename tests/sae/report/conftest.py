@@ -1,7 +1,7 @@
 """One planted run for all tests of the report."""
 
 import pytest
-from planted_run import VOCABULARY, write_run
+from planted_run import VOCABULARY, write_concepts, write_interpretation, write_ratings, write_run, write_words
 
 from sae.storage import Place
 
@@ -16,3 +16,15 @@ def token_texts():
 def run(tmp_path_factory):
     """A whole run: corpus, store, two dictionaries, evaluations and four interpreted sources."""
     return write_run(Place(tmp_path_factory.mktemp("runs") / "planted"), num_features=60)
+
+
+@pytest.fixture(scope="session")
+def judged_run(tmp_path_factory):
+    """A run with all that may follow: a control, explanations in words, ratings of two people, concepts in labelled text."""
+    run = write_run(Place(tmp_path_factory.mktemp("judged") / "judged"), num_features=20)
+    write_interpretation(run, "shuffled_topk", 0.7, 20)
+    run.put_json("interpretation/shuffled_topk/summary.json", run.get_json("interpretation/shuffled_topk/summary.json") | {"control": True})
+    write_words(run, "topk", 20)
+    write_ratings(run)
+    write_concepts(run)
+    return run
