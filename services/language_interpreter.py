@@ -150,7 +150,8 @@ class _Work:
                         if self.monitor:
                             self.monitor.progress(STAGE, done, total)
 
-            await asyncio.gather(*(work() for _ in range(self.config.limits.concurrency)))
+            # Few at a time, all their scorers at once: what ends the work early should not leave many features half done.
+            await asyncio.gather(*(work() for _ in range(max(2, self.config.limits.concurrency // 4))))
         if isinstance(self._ended, BudgetError):
             log("language_model_budget_reached", spent=self.spent.cost, max_cost=self.config.max_cost, features_left=total - done)
         elif self._ended:

@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -38,7 +39,7 @@ def output(tmp_path):
 def explain(output, rule, sources=("topk", "neurons"), monitor=None, **settings):
     """The endpoint and the summaries."""
     with scripted_endpoint(rule) as endpoint:
-        config = LanguageModelConfig(**({"model": "m", "base_url": endpoint.url, "examples_per_request": 20} | settings))
+        config = LanguageModelConfig(**({"model": "m", "base_url": endpoint.url, "examples_per_request": 60} | settings))
         try:
             return endpoint, explain_in_words(config, 0, planted.VOCABULARY, output.url, list(sources), monitor)
         except Exception as error:
@@ -129,9 +130,9 @@ def test_random_explanations_are_at_chance(tmp_path):
     _, summaries = explain(output, rule, sources=["topk"], max_features=40)
     values = {name: [row[name] for row in rows(output)] for name in scores(summaries["topk"])}
     for name in ("detection_accuracy", "fuzzing_accuracy", "logits_accuracy"):
-        spread = (sum((value - 0.5) ** 2 for value in values[name]) / 40) ** 0.5
-        assert abs(sum(values[name]) / 40 - 0.5) < 3 * spread / 40**0.5 + 0.02, name
-    assert abs(sum(values["simulation_spearman"]) / 40) < 0.1
+        found = np.array(values[name])
+        assert abs(found.mean() - 0.5) < 3 * found.std() / 40**0.5 + 0.02, name  # one explanation in fifty is right by chance
+    assert abs(np.mean(values["simulation_spearman"])) < 0.1
 
 
 def test_a_coin_is_at_chance_within_its_interval(tmp_path):
@@ -146,9 +147,13 @@ def test_a_coin_is_at_chance_within_its_interval(tmp_path):
         return planted.honest(question) if question.purpose in ("explain", "probe") else str([coin.randrange(2) for _ in question.pieces])
 
     _, summaries = explain(output, rule, sources=["topk"])
+    missed = []
     for name, score in scores(summaries["topk"]).items():
         low, high = score["interval"]
-        assert low <= score["chance"] <= high, name
+        missed += [name] if not low <= score["chance"] <= high else []
+        values = np.array([row[name] for row in rows(output)])
+        assert abs(values.mean() - score["chance"]) < 3 * values.std() / len(values) ** 0.5, name
+    assert len(missed) <= 1  # an interval of 95 % misses one time in twenty
 
 
 def test_features_that_cannot_be_scored_are_reported_as_such(tmp_path):
@@ -257,7 +262,7 @@ def test_a_budget_ends_the_work_and_a_larger_one_goes_on(output):
     assert output.get_json("llm_spent.json")["cost"] <= cost * 0.6
     done = [summary["language_model"]["num_done"] for summary in summaries.values()]
     assert 0 < sum(done) < 12
-    assert abs(done[0] - done[1]) <= 8  # in turn, as many as are under way
+    assert abs(done[0] - done[1]) <= 2  # in turn
     assert not any(summary["language_model"]["complete"] for summary in summaries.values())
 
     second, summaries = explain(output, planted.honest, prices=PRICES, max_cost=cost * 2)
@@ -274,13 +279,13 @@ def test_a_budget_ends_the_work_and_a_larger_one_goes_on(output):
 
 def test_an_endpoint_that_dies_loses_no_answer(output):
     def rule(question):
-        return Answer("gone", status=503) if question.number >= 40 else planted.honest(question)
+        return Answer("gone", status=503) if question.number >= 20 else planted.honest(question)
 
     with pytest.raises(FailureError, match=r"failed 2 times \(HTTP 503: gone\): the same command goes on") as died:
         explain(output, rule, limits=RequestLimits(attempts=2))
     assert all("language_model" in output.child(name).get_json("summary.json") for name in ("topk", "neurons"))
     endpoint, summaries = explain(output, planted.honest)
-    asked = [question.last for question in died.value.endpoint.questions[1:40]]
+    asked = [question.last for question in died.value.endpoint.questions[1:20]]
     assert not set(asked) & {question.last for question in endpoint.questions[1:]}
     assert all(summary["language_model"]["complete"] for summary in summaries.values())
 
@@ -342,7 +347,7 @@ def test_a_source_that_is_not_finished_is_named(tmp_path):
 
 def test_an_estimate_sends_nothing_writes_nothing_and_is_an_upper_bound(output):
     before = {key: output.get(key) for key in output.list()}
-    config = LanguageModelConfig(model="m", base_url="http://127.0.0.1:9/v1", prices=PRICES, examples_per_request=20)
+    config = LanguageModelConfig(model="m", base_url="http://127.0.0.1:9/v1", prices=PRICES, examples_per_request=60)
     found = estimate(config, 0, planted.VOCABULARY, output.url, ["topk", "neurons"])
     assert {key: output.get(key) for key in output.list()} == before
     endpoint, summaries = explain(output, planted.honest, prices=PRICES)

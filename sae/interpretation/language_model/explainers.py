@@ -27,7 +27,7 @@ def explanation_request(name: ExplainerName, material: FeatureMaterial, config: 
     if name == "highlights":
         lines = [f"{_step(example.strongest, material.maximum)}: {highlighted(example.tokens, marks_of(example))}" for example in shown]
     else:
-        silent = [example for example in material.shown if example.strongest == 0][: max(1, num_examples // SILENT_SHARE)]
+        silent = silent_examples(material.shown, max(1, num_examples // SILENT_SHARE))
         lines = [_with_activations(example, material.maximum) for example in (*shown, *silent)]
     logits = ", ".join(json.dumps(spelt_out(token, LONGEST_TOKEN), ensure_ascii=False) for token in material.raised) if config.logit_effects else ""
     filled = messages(f"explain_{name}", examples=fenced("pieces", lines), logits=fenced("tokens", [logits]) if logits else "")
@@ -41,6 +41,13 @@ def firing_examples(examples: list[Example], wanted: int) -> list[Example]:
     spread = [others[index] for index in np.unique(np.linspace(0, len(others) - 1, min(len(others), wanted // 2)).astype(int))] if others else []
     chosen = [*top[: wanted - len(spread)], *spread]
     return sorted((example for example in chosen if example.strongest > 0), key=lambda example: -example.strongest)
+
+
+def silent_examples(examples: list[Example], wanted: int) -> list[Example]:
+    """Up to `wanted` examples in which it does not fire: half of them, as far as there are, hard negatives."""
+    silent = [example for example in examples if example.strongest == 0]
+    hard = [example for example in silent if example.hard][: -(-wanted // 2)]
+    return [*hard, *(example for example in silent if not example.hard)][:wanted]
 
 
 def marks_of(example: Example) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
+from math import fsum
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from sae.interpretation.language_model.material import FeatureMaterial, Vocabula
 from sae.interpretation.language_model.prompts import prompt_digest
 from sae.interpretation.language_model.questions import Item, answers_in, batches_of, items_of, scoring_request
 from sae.interpretation.language_model.replies import explanation_in, looks_like_refusal
-from sae.interpretation.language_model.scores import Answers, confusion, labels_of, scores_of
+from sae.interpretation.language_model.scores import Answers, confusion, scores_of
 
 T = TypeVar("T")
 
@@ -70,11 +71,11 @@ class FeatureInterpreter:
         tally = Tally()
         explanation, outcome, shown = await self._explain(explainer, material, ask, tally)
         scores, scorers, reasons = dict[str, Any](), dict[str, Any](), list[str]()
-        for scorer, items in self._items(material).items() if explanation else ():
-            if isinstance(items, str):
-                reasons.append(f"{scorer}: {items}")
-                continue
-            answers = await self._score(scorer, items, explanation or "", ask, tally)
+        every = self._items(material) if explanation else {}
+        asked = {scorer: items for scorer, items in every.items() if not isinstance(items, str)}
+        reasons += [f"{scorer}: {items}" for scorer, items in every.items() if isinstance(items, str)]
+        answered = await _all(self._score(scorer, items, explanation or "", ask, tally) for scorer, items in asked.items())
+        for (scorer, items), answers in zip(asked.items(), answered, strict=True):
             found = scores_of(scorer, items, answers, material)
             scores |= found
             scorers[scorer] = _details(scorer, items, answers)
@@ -96,11 +97,11 @@ class FeatureInterpreter:
             "num_items": sum(each["items"] for each in scorers.values()),
             "num_unread": sum(each["unread"] for each in scorers.values()),
             "scorers": json.dumps(scorers),
-            "outcomes": json.dumps(tally.outcomes),
+            "outcomes": json.dumps(tally.outcomes, sort_keys=True),
             "requests": len(tally.replies),
             "prompt_tokens": sum(reply.prompt_tokens for reply in tally.replies),
             "reply_tokens": sum(reply.reply_tokens for reply in tally.replies),
-            "cost": sum(reply.cost for reply in tally.replies),
+            "cost": fsum(reply.cost for reply in tally.replies),
             "model": self.config.model,
             "prompts": json.dumps({name: prompt_digest(name) for name in (f"explain_{explainer}", *self.config.scorers)}),
         }
@@ -163,11 +164,11 @@ def _details(scorer: ScorerName, items: list[Item], answers: Answers) -> dict[st
     details: dict[str, Any] = {"items": len(items), "unread": len(items) - len(read)}
     if scorer == "simulation" or not read:
         return details
-    details |= confusion(*labels_of(read))
-    right: dict[int, list[bool]] = {}
+    details |= confusion(read)
+    right: dict[str, list[bool]] = {}
     for item, answer in read:
         if item.example is not None:
-            right.setdefault(item.example.interval if item.truth[0] else -1, []).append(item.truth == answer)
+            right.setdefault(str(item.example.interval) if item.truth[0] else item.example.kind, []).append(item.truth == answer)
     if right:
-        details["right_by_interval"] = {str(interval): float(np.mean(right[interval])) for interval in sorted(right)}
+        details["right_by_kind"] = {kind: float(np.mean(right[kind])) for kind in sorted(right)}
     return details

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sae.errors import FailureError, InputError
-from sae.interpretation.records import NUM_INTERVALS
+from sae.interpretation.records import HARD, KINDS, NUM_INTERVALS
 from sae.interpretation.sampling import draw_seed, priorities
 from sae.interpretation.source_directory import EXAMPLES_KEY, FEATURES_KEY
 from sae.storage import Place
@@ -55,6 +55,11 @@ class Example:
     def strongest(self) -> float:
         """The largest activation in it."""
         return float(self.activations.max(initial=0.0))
+
+    @property
+    def hard(self) -> bool:
+        """Whether it was chosen because features like this one fire in it."""
+        return self.kind == KINDS[HARD]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a scorer is asked: items whose answers are known, some of them in each request.
 
-`simulation` asks for a digit at every token of every scoring example. `detection` asks of whole examples whether the feature fires in them,
-`fuzzing` whether the marked tokens are those on which it fires; both of as many firing as silent examples, so that guessing is right half
-of the time. `logits` asks of 50 tokens that the feature makes likelier and 50 random ones. References: as in `scores`.
+`simulation` asks for a digit at every token of every scoring example but the hard negatives: the examples of `score_spearman`. `detection` asks
+of whole examples whether the feature fires in them, `fuzzing` whether the marked tokens are those on which it fires; both of as many firing as
+silent examples, so that guessing is right half of the time, and of the hard negatives, which have a score of their own. `logits` asks of 50
+tokens that the feature makes likelier and 50 random ones. References: as in `scores`.
 """
 
 import json
@@ -41,6 +42,11 @@ class Item:
     truth: list[int]
     example: Example | None = None
 
+    @property
+    def hard(self) -> bool:
+        """Whether it is a hard negative."""
+        return self.example is not None and self.example.hard
+
 
 def items_of(scorer: ScorerName, material: FeatureMaterial, vocabulary: Vocabulary, seed: int) -> list[Item] | str:
     """All that a scorer asks about a feature, in a seeded order; or, as a string, why it can ask nothing."""
@@ -48,8 +54,9 @@ def items_of(scorer: ScorerName, material: FeatureMaterial, vocabulary: Vocabula
     if scorer == "logits":
         items = _logit_items(material, vocabulary, draw)
     elif scorer == "simulation":
-        digits = [quantised(example.activations, material.maximum).astype(int).tolist() for example in material.scored]
-        items = [Item(token_list(example.tokens), truth, example) for example, truth in zip(material.scored, digits, strict=True)]
+        examples = [example for example in material.scored if not example.hard]
+        digits = [quantised(example.activations, material.maximum).astype(int).tolist() for example in examples]
+        items = [Item(token_list(example.tokens), truth, example) for example, truth in zip(examples, digits, strict=True)]
     else:
         items = _labelled_items(scorer, material, draw)
     if not items:
@@ -83,12 +90,13 @@ def answers_in(scorer: ScorerName, text: str, items: list[Item]) -> list[list[in
 
 def _labelled_items(scorer: ScorerName, material: FeatureMaterial, draw: np.random.Generator) -> list[Item]:
     firing = [example for example in material.scored if example.kind in ("top", "interval") and example.strongest > 0]
-    silent = [example for example in material.scored if example.strongest == 0]
+    silent = [example for example in material.scored if example.strongest == 0 and not example.hard]
+    hard = [example for example in material.scored if example.strongest == 0 and example.hard]
     size = min(len(firing), len(silent))
     if size < MIN_OF_EACH:
         return []
     firing = [firing[index] for index in np.sort(draw.choice(len(firing), size, replace=False))]
-    silent = [silent[index] for index in np.sort(draw.choice(len(silent), size, replace=False))]
+    silent = [*(silent[index] for index in np.sort(draw.choice(len(silent), size, replace=False))), *hard]
     if scorer == "detection":
         return [Item(highlighted(each.tokens, [False] * len(each.tokens)), [int(each.strongest > 0)], each) for each in (*firing, *silent)]
     marks = [marks_of(example) for example in firing]

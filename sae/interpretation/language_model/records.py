@@ -23,15 +23,18 @@ llm_explanations.parquet (`SCHEMA`); whoever shows it needs no other file but `f
     simulation_pearson    float64  the same, Pearson
     importance_spearman   float64  the same, tokens weighted as in Towards Monosemanticity; tends to 0, do not rank by it
     detection_accuracy    float64  0 to 1, chance 0.5 (balanced): does the feature fire in this text?
+    detection_hard_accuracy  float64  the same firing examples against hard negatives, where features like this one fire; null if there are none
     detection_f1          float64
     fuzzing_accuracy      float64  0 to 1, chance 0.5 (balanced): are the marked tokens those on which it fires?
+    fuzzing_hard_accuracy    float64
     fuzzing_f1            float64
     logits_accuracy       float64  0 to 1, chance 0.5 (balanced): which next tokens does it make likelier?
     logits_f1             float64
     num_items             int32    answers the scorers asked for (an example of `simulation` is one)
     num_unread            int32    those of them that no reply gave; left out of the scores
     scorers               string   JSON by scorer: {"items", "unread"} and, where labels were asked, "true_positive", "false_positive",
-                                   "true_negative", "false_negative", "right_by_interval" {interval of the activation, -1 where silent: share}
+                                   "true_negative", "false_negative" (no hard negatives), "right_by_kind" {interval of the activation,
+                                   or kind of a silent example: share told right}
     outcomes              string   JSON: {"explain" or a scorer: {outcome of a request: number of requests}}; "partly_read" and "unreadable":
                                    a reply came but did not give all, or any, of the answers
     requests              int32    requests, those asked again in smaller pieces included

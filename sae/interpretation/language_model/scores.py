@@ -7,6 +7,7 @@ simulation          Spearman and Pearson of predicted and true digits 0 to 9 ove
 importance          the same predictions, Spearman with weights: 1 for tokens of random examples, density x P(interval)      0
                     for those of interval examples, 0 for the rest; most weight lies on zeros: report it, do not rank by it
 detection, fuzzing  balanced accuracy: (TP / (TP + FN) + TN / (TN + FP)) / 2; F1 = 2 TP / (2 TP + FP + FN)                   0.5
+… hard              the same firing examples against the hard negatives, where features like this one fire                  0.5
 logits              balanced accuracy over 50 tokens at ranks 11 to 60 of the logit effects and 50 random ones              0.5
 ==================  ======================================================================================================  ======
 
@@ -28,7 +29,9 @@ CHANCE = {
     "simulation_pearson": 0.0,
     "importance_spearman": 0.0,
     "detection_accuracy": 0.5,
+    "detection_hard_accuracy": 0.5,
     "fuzzing_accuracy": 0.5,
+    "fuzzing_hard_accuracy": 0.5,
     "logits_accuracy": 0.5,
 }
 LEAST_READ = 0.5  # share of a scorer's items that must have a readable answer for a score to be given
@@ -43,12 +46,17 @@ def scores_of(scorer: ScorerName, items: list[Item], answers: Answers, material:
         return {}
     if scorer == "simulation":
         return _simulation(read, material)
-    counts = confusion(*labels_of(read))
-    return {f"{scorer}_accuracy": balanced_accuracy(counts), f"{scorer}_f1": f1(counts)}
+    counts = confusion(read)
+    found = {f"{scorer}_accuracy": balanced_accuracy(counts), f"{scorer}_f1": f1(counts)}
+    return found if scorer == "logits" else found | {f"{scorer}_hard_accuracy": balanced_accuracy(confusion(read, hard=True))}
 
 
-def confusion(truth: np.ndarray, said: np.ndarray) -> dict[str, int]:
-    """How many of each."""
+def confusion(read: list[tuple[Item, list[int]]], hard: bool = False) -> dict[str, int]:
+    """How many labelled items are told right and wrong; the silent ones are the hard negatives, or all others."""
+    counted = [(item, answer) for item, answer in read if item.truth == [1] or item.hard == hard]
+    truth, said = (
+        np.array([label for [label] in labels], bool) for labels in ([item.truth for item, _ in counted], [answer for _, answer in counted])
+    )
     return {
         "true_positive": int((truth & said).sum()),
         "false_positive": int((~truth & said).sum()),
@@ -105,11 +113,6 @@ def _simulation(read: list[tuple[Item, list[int]]], material: FeatureMaterial) -
         "simulation_pearson": pearson(predicted, true),
         "importance_spearman": weighted_spearman(predicted, true, importance_weights(read, material)[counted]),
     }
-
-
-def labels_of(read: list[tuple[Item, list[int]]]) -> tuple[np.ndarray, np.ndarray]:
-    """True and given labels of items that were read."""
-    return np.array([item.truth[0] for item, _ in read], bool), np.array([answer[0] for _, answer in read], bool)
 
 
 def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -29,6 +29,10 @@ def material(scored, **changes):
     return FeatureMaterial(**(values | changes))
 
 
+def labelled(truth, said):
+    return [(Item("", [label]), [answer]) for label, answer in zip(truth, said, strict=True)]
+
+
 @pytest.fixture
 def digits():
     draw = np.random.default_rng(0)
@@ -63,14 +67,23 @@ def test_importance_weighs_random_and_interval_examples_only():
 
 
 def test_accuracy_is_balanced_and_f1_is_that_of_firing():
-    truth = np.array([1, 1, 1, 1, 0, 0], bool)
-    said = np.array([1, 1, 1, 0, 1, 0], bool)
-    counts = confusion(truth, said)
+    read = labelled([1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0])
+    counts = confusion(read)
     assert counts == {"true_positive": 3, "false_positive": 1, "true_negative": 1, "false_negative": 1}
     assert balanced_accuracy(counts) == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert f1(counts) == pytest.approx(2 * 0.75 * 0.75 / (0.75 + 0.75))
-    assert balanced_accuracy(confusion(truth, np.ones(6, bool))) == 0.5
-    assert balanced_accuracy(confusion(truth[:4], said[:4])) is None
+    assert balanced_accuracy(confusion(labelled([1, 1, 0], [1, 1, 1]))) == 0.5
+    assert balanced_accuracy(confusion(labelled([1, 1], [1, 0]))) is None
+
+
+def test_hard_negatives_have_a_score_of_their_own():
+    hard = [Item("", [0], example(number, "hard_negative", (0, 0, 0, 0))) for number in range(4)]
+    items = [*(item for item, _ in labelled([1, 1, 0, 0], [0] * 4)), *hard]
+    answers = [[1], [1], [0], [0], [1], [1], [1], [0]]
+    found = scores_of("detection", items, answers, material([]))
+    assert found["detection_accuracy"] == found["detection_f1"] == 1
+    assert found["detection_hard_accuracy"] == pytest.approx((1 + 1 / 4) / 2)
+    assert scores_of("detection", items[:4], answers[:4], material([]))["detection_hard_accuracy"] is None
 
 
 def test_what_was_not_read_is_left_out_and_too_little_is_no_score():
@@ -94,8 +107,10 @@ def test_as_many_silent_as_firing_examples_are_asked_about():
     for scorer in ("detection", "fuzzing"):
         items = items_of(scorer, material([*firing, *silent]), vocabulary, seed=0)
         assert sorted(item.truth for item in items) == [[0]] * 6 + [[1]] * 6
-        assert items == items_of(scorer, material([*firing, *silent]), vocabulary, seed=0)
-        assert items_of(scorer, material([*firing, *silent[:4]]), vocabulary, seed=0) == TOO_FEW
+        again = items_of(scorer, material([*firing, *silent]), vocabulary, seed=0)
+        assert [item.line for item in items] == [item.line for item in again]
+        assert len(items_of(scorer, material([*firing, *silent, example(30, "hard_negative", (0, 0, 0, 0))]), vocabulary, seed=0)) == 13
+        assert items_of(scorer, material([*firing, *silent[:4], example(30, "hard_negative", (0, 0, 0, 0))]), vocabulary, seed=0) == TOO_FEW
 
 
 def test_silent_examples_carry_as_many_marks_as_firing_ones_on_average():
