@@ -54,6 +54,24 @@ def test_cosine_and_norm_ratio(activations):
     assert (nothing.cosine, nothing.norm_ratio) == (0, 0)
 
 
+def test_norms_and_bias_are_those_of_saebench(activations):
+    reconstructions = 0.9 * activations + torch.randn(3000, 6, generator=torch.Generator().manual_seed(2))
+    x, y = activations.double(), reconstructions.double()
+    for parts in (1, 3):
+        found = figures(activations, reconstructions, torch.full((6,), 100.0), parts)
+        assert found.norm == pytest.approx(x.norm(dim=1).mean().item())
+        assert found.reconstruction_norm == pytest.approx(y.norm(dim=1).mean().item())
+        assert found.norm_ratio_per_token == pytest.approx((y.norm(dim=1) / x.norm(dim=1)).mean().item())
+        assert found.reconstruction_bias == pytest.approx(((y**2).sum(1).mean() / (x * y).sum(1).mean()).item())
+        ratio = (x - y).square().sum(1) / (x - 100).square().sum(1)
+        assert found.explained_variance_per_token == pytest.approx(1 - ratio.mean().item(), rel=1e-3)
+
+
+def test_a_norm_of_nothing_counts_as_one():
+    found = figures(torch.zeros(2, 3), torch.full((2, 3), 2.0), torch.ones(3))
+    assert found.norm_ratio_per_token == pytest.approx(12**0.5)
+
+
 def test_activations_that_never_vary_have_no_fvu():
     constant = torch.ones(4, 2)
     assert figures(constant, constant, torch.ones(2)).fvu is None
