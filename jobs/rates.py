@@ -152,7 +152,7 @@ def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
 def _measured(duty: _Duty, barrier: Any) -> dict[str, float]:
     """One process: the harvest's stages beside the other harvesters, then training beside the other trainers."""
     rank, counts, config = duty.rank, duty.counts, duty.config
-    where = device()
+    where = device() if config.harvest.pool.num_gpus else "cpu"
     torch.set_num_threads(max(1, math.ceil(config.harvest.pool.num_cpus)))
     began = time.perf_counter()
     subject = Subject.load(config.subject, where)
@@ -173,6 +173,7 @@ def _measured(duty: _Duty, barrier: Any) -> dict[str, float]:
     barrier.wait(START_TIMEOUT_SECONDS)
     if rank < counts["train"]:
         torch.set_num_threads(duty.train_threads)
+        activations = activations.to(device() if config.trainer.num_gpus else "cpu")
         mine = config.training.dictionaries[rank :: counts["train"]]
         steps = [_step_seconds(each, activations, config.training.batch_size) for each in mine]
         found["train"] = config.training.batch_size / sum(typical for typical, _ in steps)

@@ -139,9 +139,8 @@ def start_store(place: Place, plan: StorePlan) -> None:
     Raises:
         PlanError: the place holds a store of another plan; the message names the differing fields.
     """
-    if not place.exists(PLAN_KEY):
-        place.put_json(PLAN_KEY, plan.model_dump(mode="json"))
-        return
+    if not place.exists(PLAN_KEY) and place.put_new(PLAN_KEY, to_json(plan.model_dump(mode="json"))):
+        return  # else another came first, perhaps with another plan
     found, wanted = read_plan(place).identity(), plan.identity()
     differing = [f"{name} (there {_short(found[name])}, now {_short(wanted[name])})" for name in wanted if found[name] != wanted[name]]
     if differing:
@@ -159,7 +158,7 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
 
     Raises:
         InputError: a shard has no receipt.
-        PlanError: the manifest there belongs to another plan.
+        PlanError: the manifest there belongs to another plan, or was made of other receipts meanwhile.
     """
     start_store(place, plan)
     if place.exists(MANIFEST_KEY):
@@ -175,7 +174,8 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
     content = {"plan": plan.identity(), "shards": {name: [entry.model_dump() for entry in entries] for name, entries in shards.items()}}
     manifest = StoreManifest(plan=plan, shards=shards, statistics=statistics, digest=hashlib.sha256(to_json(content)).hexdigest())
     del content  # of a large store, some hundred megabytes
-    place.put_json(MANIFEST_KEY, manifest.model_dump(mode="json"))
+    if not place.put_new(MANIFEST_KEY, to_json(manifest.model_dump(mode="json"))) and read_manifest(place).digest != manifest.digest:
+        raise PlanError(f"{place.path(MANIFEST_KEY)} was written by another harvest meanwhile, of other shards: `monosem show --verify` says which")
     return manifest
 
 

@@ -4,14 +4,15 @@ Each object is vouched for by another: shards and sequences by the manifest, rec
 statistics, the manifest by its own digest and by the plan. What differs is named, one line an object; nothing is repaired.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from sae.errors import InputError
 from sae.storage import Place, to_json
-from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, Receipt, StoreManifest, read_plan, receipt_key
+from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, RECEIPTS_AT_ONCE, Receipt, read_plan, receipt_key
 from sae.store.reader import Store
 from sae.store.statistics import merge_statistics
 
@@ -44,27 +45,41 @@ def _manifest_problems(store: Store) -> list[str]:
 
 def _receipt_problems(store: Store) -> list[str]:
     problems = []
-    for hookpoint, entries in store.manifest.shards.items():
-        keys = [receipt_key(hookpoint, shard) for shard in range(len(entries))]
-        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            found = list(pool.map(partial(_read_receipt, store.place), keys))
-        for key, receipt, entry in zip(keys, found, entries, strict=True):
-            if isinstance(receipt, InputError):
-                problems.append(f"{store.place.path(key)} cannot be trusted, {receipt}")
-            elif receipt.entry() != entry:
-                problems.append(f"{store.place.path(key)} cannot be trusted, it is not what the manifest lists")
-        receipts = [receipt for receipt in found if isinstance(receipt, Receipt)]
-        if len(receipts) == len(entries) and not _agrees(store.manifest, hookpoint, receipts):
+    for hookpoint in store.manifest.shards:
+        unusable, differing, statistics = list[str](), list[str](), None
+        with contextlib.suppress(InputError):  # no row at all
+            statistics = merge_statistics(_usable_receipts(store, hookpoint, unusable, differing))
+        problems += [*unusable, *differing]
+        if not unusable and statistics != store.manifest.statistics[hookpoint]:
             problems.append(f"{store.place.path(MANIFEST_KEY)} cannot be trusted, its statistics of {hookpoint} are not those of the receipts")
     return problems
 
 
-def _read_receipt(place: Place, key: str) -> Receipt | InputError:
+def _usable_receipts(store: Store, hookpoint: str, unusable: list[str], differing: list[str]) -> Iterator[list[Receipt]]:
+    """Receipts in blocks, as those of a large store take gigabytes; what is wrong with one is added to `unusable` or `differing`."""
+    entries = store.manifest.shards[hookpoint]
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        for first in range(0, len(entries), RECEIPTS_AT_ONCE):
+            part = entries[first : first + RECEIPTS_AT_ONCE]
+            keys = [receipt_key(hookpoint, first + number) for number in range(len(part))]
+            block = []
+            for key, found, entry in zip(keys, pool.map(partial(_read_receipt, store, hookpoint), keys), part, strict=True):
+                if isinstance(found, str):
+                    unusable.append(f"{store.place.path(key)} cannot be trusted, {found}")
+                    continue
+                block.append(found)
+                if found.entry() != entry:
+                    differing.append(f"{store.place.path(key)} cannot be trusted, it is not what the manifest lists")
+            if block:
+                yield block
+
+
+def _read_receipt(store: Store, hookpoint: str, key: str) -> Receipt | str:
+    """A receipt, or what is wrong with it."""
     try:
-        return Receipt.parse(place.get_json(key))
+        receipt = Receipt.parse(store.place.get_json(key))
     except InputError as error:
-        return error
-
-
-def _agrees(manifest: StoreManifest, hookpoint: str, receipts: list[Receipt]) -> bool:
-    return merge_statistics([receipts]) == manifest.statistics[hookpoint]
+        return str(error)
+    found = len(receipt.sum), len(receipt.position_rows), len(receipt.position_sum_norm)
+    expected = store.width(hookpoint), store.plan.context_length, store.plan.context_length
+    return receipt if found == expected else f"its sums are over {found} elements, expected {expected}"

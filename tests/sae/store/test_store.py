@@ -1,5 +1,7 @@
 """The data contract: what is written can be read, is a function of the plan alone, and damage does not go unnoticed."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,7 +10,7 @@ import xxhash
 
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, InputError, PlanError
 from sae.storage import Place, sha256_hex
-from sae.store.manifest import StorePlan, finish_store, missing_shards, read_manifest, receipt_key, shard_key, start_store
+from sae.store.manifest import StorePlan, finish_store, missing_shards, read_manifest, read_plan, receipt_key, shard_key, start_store
 from sae.store.reader import Store
 from sae.store.schema import RECORD_BATCH_ROWS
 from sae.store.writer import selected_tokens, write_shard
@@ -232,6 +234,20 @@ def test_the_bytes_are_those_of_schema_2(place):
 
 
 # What goes wrong
+
+
+def test_of_plans_that_come_at_the_same_time_one_wins_and_the_others_are_told(tmp_path):
+    def start(seed):
+        try:
+            return start_store(Place(tmp_path / "store"), make_plan(seed=seed)) or seed
+        except PlanError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(start, range(1, 9)))
+    [winner] = [seed for seed in found if isinstance(seed, int)]
+    assert read_plan(Place(tmp_path / "store")).seed == winner
+    assert all(f"seed (there {winner}, now " in message for message in found if message != winner)
 
 
 def test_another_plan_is_an_error_that_names_the_differing_field(place):
