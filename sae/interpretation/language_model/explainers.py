@@ -5,13 +5,11 @@
 2023, *Language models can explain neurons in language models*).
 """
 
-import json
-
 import numpy as np
 
 from sae.interpretation.language_model.config import ExplainerName, LanguageModelConfig
 from sae.interpretation.language_model.exchange import Request
-from sae.interpretation.language_model.fencing import LONGEST_TOKEN, fenced, highlighted, spelt_out
+from sae.interpretation.language_model.fencing import fenced, highlighted, token_literal
 from sae.interpretation.language_model.material import Example, FeatureMaterial
 from sae.interpretation.language_model.prompts import messages
 
@@ -29,7 +27,7 @@ def explanation_request(name: ExplainerName, material: FeatureMaterial, config: 
     else:
         silent = silent_examples(material.shown, max(1, num_examples // SILENT_SHARE))
         lines = [_with_activations(example, material.maximum) for example in (*shown, *silent)]
-    logits = ", ".join(json.dumps(spelt_out(token, LONGEST_TOKEN), ensure_ascii=False) for token in material.raised) if config.logit_effects else ""
+    logits = ", ".join(map(token_literal, material.raised)) if config.logit_effects else ""
     filled = messages(f"explain_{name}", examples=fenced("pieces", lines), logits=fenced("tokens", [logits]) if logits else "")
     return Request("explain", filled, config.replies.spare_tokens, EXPLANATION_TOKENS)
 
@@ -56,8 +54,8 @@ def marks_of(example: Example) -> np.ndarray:
 
 
 def _with_activations(example: Example, maximum: float) -> str:
-    pairs = [[spelt_out(token, LONGEST_TOKEN), _step(value, maximum)] for token, value in zip(example.tokens, example.activations, strict=True)]
-    return json.dumps(pairs, ensure_ascii=False)
+    pairs = [f"[{token_literal(token)}, {_step(value, maximum)}]" for token, value in zip(example.tokens, example.activations, strict=True)]
+    return f"[{', '.join(pairs)}]"
 
 
 def _step(activation: float, maximum: float) -> int:

@@ -50,14 +50,24 @@ def highlighted(tokens: Sequence[str], marked: Iterable[bool]) -> str:
     return _NEXT_TO_CLOSE.sub("›", _NEXT_TO_MARK.sub("‹", text)).replace(_OPEN, "<<").replace(_CLOSE, ">>")
 
 
-def token_list(tokens: Sequence[str]) -> str:
-    r"""Tokens as a JSON list on one line.
+def token_literal(token: str) -> str:
+    r"""A token as a JSON string on one line.
 
     Example:
-        >>> token_list(["a", "\n\"", "é\u202e"])
-        '["a", "\\n\\"", "é\\u202e"]'
+        >>> token_literal("\n\"é\u202e")
+        '"\\n\\"é\\u202e"'
     """
-    return "".join(_escaped(char) for char in json.dumps([token[:LONGEST_TOKEN] for token in tokens], ensure_ascii=False))
+    return one_line(json.dumps(token[:LONGEST_TOKEN], ensure_ascii=False))
+
+
+def token_list(tokens: Sequence[str]) -> str:
+    """Tokens as a JSON list on one line."""
+    return f"[{', '.join(map(token_literal, tokens))}]"
+
+
+def one_line(text: str) -> str:
+    """The text with every character that cannot be seen spelt out, and nothing else changed."""
+    return "".join(map(_escaped, text))
 
 
 def fenced(name: str, lines: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ silent examples, so that guessing is right half of the time, and of the hard neg
 tokens that the feature makes likelier and 50 random ones. References: as in `scores`.
 """
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from sae.interpretation.language_model.config import LanguageModelConfig, ScorerName
 from sae.interpretation.language_model.exchange import Request
 from sae.interpretation.language_model.explainers import marks_of
-from sae.interpretation.language_model.fencing import LONGEST_TOKEN, fenced, highlighted, spelt_out, token_list
+from sae.interpretation.language_model.fencing import fenced, highlighted, one_line, token_list, token_literal
 from sae.interpretation.language_model.material import Example, FeatureMaterial, Vocabulary
 from sae.interpretation.language_model.prompts import messages
 from sae.interpretation.language_model.replies import digits_in, labels_in
@@ -74,7 +73,7 @@ def scoring_request(scorer: ScorerName, items: list[Item], explanation: str, con
     """The question about some items, given an explanation."""
     lines = [f"{number}: {item.line}" for number, item in enumerate(items, 1)]
     data = fenced("tokens" if scorer == "logits" else "pieces", lines)
-    filled = messages(scorer, explanation=fenced("sentence", [spelt_out(explanation)]), examples=data)
+    filled = messages(scorer, explanation=fenced("sentence", [one_line(explanation)]), examples=data)
     answers = sum(len(item.truth) for item in items)
     expected = answers * TOKENS_A_DIGIT + (len(items) if scorer == "simulation" else 1) * TOKENS_A_LIST
     return Request(scorer, filled, expected + config.replies.spare_tokens, expected)
@@ -122,7 +121,4 @@ def _logit_items(material: FeatureMaterial, vocabulary: Vocabulary, draw: np.ran
     top = set(material.raised)
     others = np.array([token for token, text in enumerate(vocabulary.texts) if token not in known and token not in special and text not in top])
     random = [vocabulary.text(token) for token in draw.choice(others, min(len(raised), len(others)), replace=False).tolist()]
-    lines = [
-        (json.dumps(spelt_out(token, LONGEST_TOKEN), ensure_ascii=False), int(rank < len(raised))) for rank, token in enumerate((*raised, *random))
-    ]
-    return [Item(line, [label]) for line, label in lines]
+    return [Item(token_literal(token), [int(rank < len(raised))]) for rank, token in enumerate((*raised, *random))]

@@ -19,7 +19,7 @@ _REFUSALS = ("i'm sorry", "i’m sorry", "i am sorry", "i can't", "i can’t", "
 def explanation_in(text: str) -> str | None:
     """The sentence after the last `EXPLANATION:`, on one line."""
     found = _EXPLANATION.findall(_answer(text))
-    sentence = " ".join(found[-1].split()).strip(" *_\"'`") if found else ""
+    sentence = " ".join(found[-1].split()).strip(" *_") if found else ""
     return sentence[:LONGEST_EXPLANATION] or None
 
 

@@ -7,8 +7,9 @@
      "explainers" {name: {"num_features", "num_explained", "not_explained" {outcome: features}, "num_scored", "not_scored" {reason: features},
                           "scores" {score: {"median", "interval" [low, high], "num_features", "chance", "single_token", "multiple_tokens"}}}}}
 
-Medians are over features; intervals are 95 % bootstrap intervals of the median over features, null where nothing was scored;
-`single_token` and `multiple_tokens` are the medians over those features alone; `chance` is null where it depends on the data.
+`num_scored` counts features with at least one score, `not_scored` those that lack at least one. Medians are over features; intervals are 95 %
+bootstrap intervals of the median over features, null where nothing was scored; `single_token` and `multiple_tokens` are the medians over
+those features alone; `chance` is null where it depends on the data.
 """
 
 import json
@@ -67,7 +68,7 @@ def _explainer(rows: pa.Table, name: str, seed: int) -> dict[str, Any]:
         "num_features": len(rows),
         "num_explained": len(rows) - len(missing),
         "not_explained": dict(Counter(missing)),
-        "num_scored": len(rows) - len(reasons),
+        "num_scored": sum(any(row[score] is not None for score in SCORES) for row in rows.select(SCORES).to_pylist()),
         "not_scored": dict(Counter(reasons)),
         "scores": {score: _score(rows, score, f"{name}/{score}", seed) for score in SCORES},
     }

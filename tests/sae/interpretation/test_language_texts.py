@@ -93,6 +93,7 @@ def test_prompts_say_their_version():
         ("**Explanation:** closing brackets.", "closing brackets."),
         ("[EXPLANATION]: a\nEXPLANATION: b", "b"),
         ("<think>EXPLANATION: not yet</think>\nEXPLANATION: now", "now"),
+        ('EXPLANATION: the token " the"', 'the token " the"'),
         ("EXPLANATION:\n", None),
         ("closing brackets", None),
         ("", None),
