@@ -1,8 +1,9 @@
 """Interpretation on a pool of workers: the model reads each text once for all sources, then every feature is explained and scored.
 
 Two pools, one after the other, that meet in the scratch directories of the output: the first holds the model and writes every firing
-by feature, the second holds the texts and takes ranges of features. What a worker holds is bounded: one run of sequences with its code,
-or the texts (about 100 bytes per token) and the firings of one range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more).
+by feature, the second holds the texts and takes ranges of features. What is fitted (PCA and the like) is fitted before, by workers
+of their own. What a worker holds is bounded: one run of sequences with its code, or the texts (about 100 bytes per token) and the firings of one
+range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more).
 """
 
 from typing import Any, Literal
@@ -10,19 +11,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
+from scipy.sparse import csc_array
 
 from sae.corpus.packing import TokenCorpus
 from sae.errors import PlanError
+from sae.interpretation.ablation import ModelReader
+from sae.interpretation.comparison import write_comparison
+from sae.interpretation.controls import FIT_KEY, FITTED, fit_control
 from sae.interpretation.firings import Firings, firing_counts, write_firings
 from sae.interpretation.index import RangeIndexer, index_range, read_texts
 from sae.interpretation.language_model.config import LanguageModelConfig
+from sae.interpretation.neighbours import find_neighbours, similar_directions
 from sae.interpretation.passages import load_passages
-from sae.interpretation.planning import SPLITS, InterpretationJob, baseline_sources, dictionary_sources, source_plan
+from sae.interpretation.planning import SPLITS, InterpretationJob, control_sources, dictionary_sources, shuffled_sources, source_plan
 from sae.interpretation.reading import read_codes, read_logits
 from sae.interpretation.records import Budget
 from sae.interpretation.source_directory import (
     FIRINGS,
     LOGITS_KEY,
+    SIMILAR_KEY,
     SUMMARY_KEY,
     SourcePlan,
     clear_scratch,
@@ -35,7 +42,7 @@ from sae.interpretation.source_directory import (
     start_source,
     write_part,
 )
-from sae.interpretation.sources import open_source
+from sae.interpretation.sources import SourceSpec, open_source
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
@@ -69,10 +76,10 @@ def interpret(
     output_url: str,
     monitor: Monitor | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Explain and score the features of dictionaries, the neurons and random directions; needs an initialised Ray.
+    """Explain and score the features of dictionaries, the neurons and the controls; needs an initialised Ray.
 
-    Writes `<output>/<source>/` as `sae.interpretation.records` describes. A source whose summary is there is not done again; an unfinished one is
-    gone on with. The result does not depend on the number of workers.
+    Writes `<output>/<source>/` and `<output>/comparison.json` as `sae.interpretation.records` describes. A source whose summary is there
+    is not done again; an unfinished one is gone on with. The result does not depend on the number of workers.
 
     Args:
         config: how much, and by whom.
@@ -87,7 +94,7 @@ def interpret(
         `summary.json` of every source by name.
 
     Raises:
-        ConfigError: no dictionary, dictionaries of several hookpoints, or a name that a baseline has.
+        ConfigError: no dictionary, dictionaries of several hookpoints, a name that a control has, or a control run of another subject.
         HookpointError: the store does not have the dictionaries' hookpoint.
         PlanError: a source was interpreted with other inputs; or the store belongs to another subject or corpus.
         WidthError: a dictionary of another width than the hookpoint.
@@ -98,7 +105,11 @@ def interpret(
         raise PlanError(f"{store_url} was harvested from another corpus than {corpus_url}: interpret with the corpus of the store")
     hookpoint, dictionaries = dictionary_sources({name: absolute_url(url) for name, url in dictionary_urls.items()}, store)
     budget = Budget(**{name: getattr(config, name) for name in Budget.model_fields})
-    specs = [*dictionaries, *baseline_sources(budget, store.plan.hookpoints[hookpoint])]
+    specs = [
+        *dictionaries,
+        *control_sources(budget, store.plan.hookpoints[hookpoint], Place(dictionaries[0].url)),
+        *shuffled_sources(budget, hookpoint, store, subject),
+    ]
     plans = {spec.name: source_plan(spec, hookpoint, store, budget) for spec in specs}
     output = Place(output_url)
     for name, plan in plans.items():
@@ -108,6 +119,7 @@ def interpret(
         budget, subject.absolute(), absolute_url(corpus_url), absolute_url(store_url), hookpoint, absolute_url(output_url), unfinished
     )
     if unfinished:
+        _fit(job, config, monitor)
         chunks = _read(job, config, corpus, monitor)
         _explain(job, config, plans, chunks, monitor)
     summaries = {spec.name: output.child(spec.name).get_json(SUMMARY_KEY) for spec in specs}
@@ -115,7 +127,21 @@ def interpret(
         if monitor and summary["explanation_score_median"] is not None:
             monitor.set("monosem_interpretation_score", summary["explanation_score_median"], source=name)
         clear_scratch(output.child(name))  # whoever was interrupted after the summary left it
+    write_comparison(output, {spec.name: not spec.is_control for spec in specs}, budget.seed)
     return summaries
+
+
+class FittingWorker:
+    """Fits controls on the store."""
+
+    def __init__(self, job: InterpretationJob) -> None:
+        self.job, self.store = job, Store(Place(job.store_url))
+
+    def run(self, number: int) -> None:
+        """Fit the control that is source `number`."""
+        spec, controls = self.job.specs[number], self.job.budget.controls
+        place = self.job.place(spec.name)
+        fit_control(spec.kind, self.store, self.job.hookpoint, spec.num_features, controls.fit_vectors, self.job.budget.seed, place)
 
 
 class ReadingWorker:
@@ -130,27 +156,36 @@ class ReadingWorker:
         store = Store(Place(job.store_url))
         self.job, self.corpus = job, TokenCorpus(Place(job.corpus_url))
         self.special_token_ids = store.plan.special_token_ids
-        self.subject = Subject.load(job.subject, where)
-        if self.subject.digest != store.plan.subject_digest:
-            raise PlanError(
-                f"{job.store_url} was made with the subject {store.plan.subject!r} ({store.plan.subject_digest[:12]}), not with "
-                f"{job.subject.model!r} in {job.subject.dtype} ({self.subject.digest[:12]}): interpret with the same model and dtype"
-            )
+        wanted = {spec.subject or job.subject: spec.subject_digest or store.plan.subject_digest for spec in job.specs}
+        self.subjects = {config: Subject.load(config, where) for config in wanted}
+        for config, digest in wanted.items():
+            found = self.subjects[config].digest
+            if found != digest:
+                raise PlanError(
+                    f"{job.store_url} was made with the subject {store.plan.subject!r} ({digest[:12]}), not with "
+                    f"{config.model!r} in {config.dtype} ({found[:12]}): interpret with the same model and dtype"
+                )
         mean = torch.tensor(store.statistics(job.hookpoint).mean)
-        self.sources = {spec.name: open_source(spec, mean, job.budget.seed, where) for spec in job.specs}
+        self.sources = {spec.name: open_source(spec, mean, job.budget.seed, job.place(spec.name), where) for spec in job.specs}
 
     def run(self, task: ReadTask) -> int:
         """Do one task; returns the tokens read."""
         what, number = task
         if what == "logits":
             spec = self.job.specs[number]
-            table = read_logits(self.subject, self.job.hookpoint, self.sources[spec.name], self.job.examined(spec))
-            put_table(self.job.place(spec.name), LOGITS_KEY, table)
+            table = read_logits(self.subject_of(spec), self.job.hookpoint, self.sources[spec.name], self.job.examined(spec))
+            place = self.job.place(spec.name)
+            put_table(place, SIMILAR_KEY, similar_directions(self.sources[spec.name], self.job.examined(spec)))
+            put_table(place, LOGITS_KEY, table)  # last: it says that both are there
             return 0
         first = number * SEQUENCES_PER_TASK
         ids = self.job.sequence_ids(self.corpus, what)[first : first + SEQUENCES_PER_TASK]
         passages = load_passages(self.corpus, SPLITS[what], ids, self.special_token_ids)
-        codes, positions = read_codes(self.subject, self.job.hookpoint, self.sources, passages)
+        codes: dict[str, list[csc_array]] = {}
+        for config, subject in self.subjects.items():
+            sources = {spec.name: self.sources[spec.name] for spec in self.job.specs if (spec.subject or self.job.subject) == config}
+            found, positions = read_codes(subject, self.job.hookpoint, sources, passages)
+            codes |= found
         for spec in self.job.specs:
             examined = self.job.examined(spec)
             blocks = codes.pop(spec.name)
@@ -159,6 +194,10 @@ class ReadingWorker:
             write_firings(self.job.place(spec.name), firings_key(what, number), blocks, positions + first * passages.length)
         return passages.num_tokens
 
+    def subject_of(self, spec: SourceSpec) -> Subject:
+        """The model whose activations a source reads."""
+        return self.subjects[spec.subject or self.job.subject]
+
 
 class ExplainingWorker:
     """Explains and scores ranges of features; holds both texts."""
@@ -166,6 +205,7 @@ class ExplainingWorker:
     def __init__(self, job: InterpretationJob, special_token_ids: list[int], token_texts: list[str], chunks: dict[str, int]) -> None:
         self.job, self.token_texts, self.chunks = job, token_texts, chunks
         self.specs = {spec.name: spec for spec in job.specs}
+        self._loaded: tuple[str, ModelReader] | None = None
         self.texts = read_texts(TokenCorpus(Place(job.corpus_url)), job.budget, special_token_ids)
         self.figures = {
             "explanation_tokens": self.texts.explanation.passages.num_readable,
@@ -179,14 +219,37 @@ class ExplainingWorker:
         place = self.job.place(source)
         if has_part(place, low):
             return self.figures
-        firings = {
-            used_for: Firings(place, [firings_key(used_for, chunk) for chunk in range(count)], low, high) for used_for, count in self.chunks.items()
-        }
+        keys = {used_for: [firings_key(used_for, chunk) for chunk in range(count)] for used_for, count in self.chunks.items()}
+        firings = {used_for: Firings(place, names, low, high) for used_for, names in keys.items()}
+        passages = self.texts.explanation.passages
+        neighbours = find_neighbours(
+            place, (keys["explanation"], keys["scoring"]), (low, high), get_table(place, SIMILAR_KEY), passages.readable,
+            SEQUENCES_PER_TASK * passages.length,
+        )  # fmt: skip
         indexer = RangeIndexer(self.texts, self.job.budget, source, self.token_texts)
         logits = get_table(place, LOGITS_KEY).slice(low, high - low)
-        features = self.job.examined(self.specs[source])[low:high]
-        write_part(place, low, *index_range(indexer, features, firings["explanation"], firings["scoring"], low, logits))
+        features = self.job.examined(self.specs[source])
+        write_part(place, low, *index_range(indexer, features, firings["explanation"], firings["scoring"], neighbours, logits, self._reader(source)))
         return self.figures
+
+    def _reader(self, source: str) -> ModelReader | None:
+        """The model behind a source, where explanations are learned from it; loaded with the first range of the source."""
+        if self.job.budget.graph.learner != "ablation":
+            return None
+        if self._loaded is None or self._loaded[0] != source:
+            where, store, spec = device(), Store(Place(self.job.store_url)), self.specs[source]
+            mean = torch.tensor(store.statistics(self.job.hookpoint).mean)
+            features = open_source(spec, mean, self.job.budget.seed, self.job.place(source), where)
+            subject = Subject.load(spec.subject or self.job.subject, where)
+            self._loaded = source, ModelReader(subject, self.job.hookpoint, features, int(self.texts.explanation.passages.tokens[0, 0]))
+        return self._loaded[1]
+
+
+def _fit(job: InterpretationJob, config: InterpretationConfig, monitor: Monitor | None) -> None:
+    """Fit the controls that need it and were not fitted before."""
+    tasks = [number for number, spec in enumerate(job.specs) if spec.kind in FITTED and not job.place(spec.name).exists(FIT_KEY)]
+    for _ in run_pool(FittingWorker, (job,), tasks, config.num_workers, config.pool, monitor):
+        pass
 
 
 def _read(job: InterpretationJob, config: InterpretationConfig, corpus: TokenCorpus, monitor: Monitor | None) -> dict[str, int]:

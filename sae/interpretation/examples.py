@@ -98,7 +98,7 @@ def choose(
     allowed = pool.eligible[positions]
     positions, values = positions[allowed], values[allowed]
     intervals, taken = intervals_of(values, maximum), set[int]()
-    top = _strongest(pool, positions, values, mix.top)
+    top = strongest(pool, positions, values, mix.top)
     taken.update(pool.digests[positions[top]].tolist())
     sample = _per_interval(pool, positions, intervals, mix.per_interval, (seed, taken))
     start = seed % max(1, len(pool.shuffled))
@@ -111,7 +111,7 @@ def choose(
     return Chosen(chosen, kinds, _intervals_at(chosen, positions, intervals), _num_distinct(pool.digests[positions]))
 
 
-def _strongest(pool: ExamplePool, positions: np.ndarray, values: np.ndarray, wanted: int) -> np.ndarray:
+def strongest(pool: ExamplePool, positions: np.ndarray, values: np.ndarray, wanted: int) -> np.ndarray:
     """Indices of the strongest firings, strongest first, one of each surroundings and, as far as there are enough, of each sequence."""
     head = np.argsort(-values, kind="stable") if len(values) <= HEAD * wanted else np.argpartition(-values, HEAD * wanted)[: HEAD * wanted]
     head = head[np.lexsort((head, -values[head]))]

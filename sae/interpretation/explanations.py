@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sae.interpretation.token_graph import Pattern, TokenGraph
+from sae.interpretation.token_graph import IGNORED, Pattern, TokenGraph
 
 TOKENS_NAMED = 6
 CONTEXTS_NAMED = 3
@@ -36,7 +36,7 @@ def patterns_json(graph: TokenGraph, token_texts: Sequence[str]) -> str:
     patterns: list[dict[str, Any]] = [
         {
             "tokens": list(pattern.tokens),
-            "texts": [token_texts[token] for token in pattern.tokens],
+            "texts": ["…" if token == IGNORED else token_texts[token] for token in pattern.tokens],
             "mean": _rounded(pattern.mean),
             "count": pattern.count,
         }
@@ -46,7 +46,9 @@ def patterns_json(graph: TokenGraph, token_texts: Sequence[str]) -> str:
 
 
 def _clause(group: list[Pattern], token_texts: Sequence[str]) -> str:
-    alone, longer = group[0], sorted(group[1:], key=lambda pattern: -pattern.gain)
+    single = len(group[0].tokens) == 1
+    alone = group[0] if single else Pattern(group[0].tokens[-1:], 0.0, 0, 0.0)
+    longer = sorted(group[single:], key=lambda pattern: -pattern.gain)
     name = _quoted(alone.tokens[-1:], token_texts)
     least = max(alone.mean, ONLY_IN_CONTEXT * max((pattern.mean for pattern in longer), default=0.0))
     stronger = [pattern for pattern in longer if pattern.mean > least][:CONTEXTS_NAMED]
@@ -64,7 +66,7 @@ def _listed(patterns: list[Pattern], token_texts: Sequence[str]) -> str:
 
 
 def _quoted(tokens: Sequence[int], token_texts: Sequence[str]) -> str:
-    text = "".join(token_texts[token] for token in tokens)
+    text = "".join("…" if token == IGNORED else token_texts[token] for token in tokens)
     return "`" + text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("`", "ˋ") + "`"
 
 

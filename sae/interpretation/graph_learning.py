@@ -1,8 +1,13 @@
 """Learning the token graph of a feature: which runs of tokens say most about its activation.
 
 Reference: Neuron to Graph (Foote et al. 2023, arXiv 2305.19911), with two deviations. It learns from a few top snippets by deleting and
-replacing tokens in the subject model; here every token of the explanation text counts, firing or not, so no negatives need to be
-sampled. It keeps a longer context where the activation needs it in one snippet; here where that predicts unseen sequences better.
+replacing tokens in the subject model (`ablation` does that); here every token of the explanation text counts, firing or not, so no negatives need
+to be sampled. It keeps a longer context where the activation needs it in one snippet; here where that predicts unseen sequences better.
+
+This one is the default, since it predicts held-out text better: for 231 random features of a TopK dictionary (512 to 4096, 1.5 M activations
+of the embedded model; learned on 262,144 tokens, judged on 65,536) the median explanation score is 0.63 against 0.52, F1 of firing 0.33 against
+0.20, Pearson over all tokens 0.60 against 0.29: ten strongest examples do not show how often their tokens stand there without the feature. Only
+recall (0.22 against 0.26) and Spearman over all tokens (0.20 against 0.25) are better by ablation.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from sae.corpus.packing import TokenCorpus
 from sae.errors import FailureError, InputError
+from sae.interpretation.ablation import ModelReader, learn_by_ablation, peaks_of
 from sae.interpretation.contexts import Contexts
 from sae.interpretation.example_rows import ExampleRows, join_rows
 from sae.interpretation.examples import Chosen, ExamplePool, anchor_tokens, choose, intervals_of
@@ -98,8 +99,18 @@ class RangeIndexer:
         self.scored = ExampleRows(texts.scoring.passages, "scoring", budget.scoring_examples)
         self.rows: list[dict[str, Any]] = []
 
-    def add(self, feature: int, explanation: FeatureFirings, scoring: FeatureFirings, near: Near = (None, None)) -> None:
-        """Explain and score one feature, given its firings in both texts, and where its neighbours fire there."""
+    def add(
+        self, feature: int, explanation: FeatureFirings, scoring: FeatureFirings, near: Near = (None, None), graph: TokenGraph | None = None
+    ) -> None:
+        """Explain and score one feature.
+
+        Args:
+            feature: its index in the source.
+            explanation: its firings in the explanation text.
+            scoring: its firings in the scoring text.
+            near: where its neighbours fire strongest in either.
+            graph: its explanation; None: learn it from the firings.
+        """
         positions, values = explanation
         row: dict[str, Any] = {
             "feature": feature,
@@ -113,7 +124,7 @@ class RangeIndexer:
         maximum, seed = float(values.max()), draw_seed(self.budget.seed, self.source, feature)
         shown = choose(self.texts.explanation, explanation, maximum, None, self.budget.explanation_examples, seed, near[0])
         self.shown.add(feature, shown, explanation, None)
-        graph = learn(self.texts.contexts, positions, values, self.budget.graph.max_patterns)
+        graph = graph or learn(self.texts.contexts, positions, values, self.budget.graph.max_patterns)
         top = shown.positions[shown.kinds == KINDS.index("top")]
         anchors = anchor_tokens(self.texts.explanation, top)
         counts = np.bincount(intervals_of(values, maximum), minlength=NUM_INTERVALS)
@@ -169,7 +180,13 @@ class RangeIndexer:
 
 
 def index_range(
-    indexer: RangeIndexer, features: np.ndarray, explanation: Firings, scoring: Firings, neighbours: Neighbours, logits: pa.Table
+    indexer: RangeIndexer,
+    features: np.ndarray,
+    explanation: Firings,
+    scoring: Firings,
+    neighbours: Neighbours,
+    logits: pa.Table,
+    reader: ModelReader | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Explain and score a range of the examined features.
 
@@ -180,9 +197,15 @@ def index_range(
         scoring: likewise.
         neighbours: of the range.
         logits: columns that come from elsewhere, for the range.
+        reader: of the source, where graphs are learned by ablation.
     """
-    for row in range(neighbours.low, neighbours.low + len(logits)):
-        indexer.add(int(features[row]), explanation.of(row), scoring.of(row), neighbours.candidates(row))
+    rows, graphs = range(neighbours.low, neighbours.low + len(logits)), dict[int, TokenGraph]()
+    if reader is not None:
+        peaks = [peak for row in rows for peak in peaks_of(indexer.texts.explanation, int(features[row]), explanation.of(row))]
+        graphs = learn_by_ablation(reader, peaks, indexer.budget.graph.max_patterns)
+    for row in rows:
+        feature = int(features[row])
+        indexer.add(feature, explanation.of(row), scoring.of(row), neighbours.candidates(row), graphs.get(feature))
     for name, column in neighbours.columns(features).items():
         logits = logits.append_column(FEATURES_SCHEMA.field(name), column)
     return indexer.tables(logits)

@@ -64,6 +64,8 @@ summary.json (`sae.interpretation.summary`)
     where nothing was scored.
 """
 
+from typing import Literal
+
 import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -142,8 +144,12 @@ class ExampleMix(Config):
 
 
 class GraphConfig(Config):
-    """How large the token graph of a feature may be."""
+    """How the token graph of a feature is learned, and how large it may be."""
 
+    learner: Literal["counted", "ablation"] = Field(
+        "counted",
+        description="counted: from all firings in the explanation text; ablation: Neuron to Graph, from the strongest, by changing the tokens",
+    )
     max_patterns: PositiveInt = Field(64, description="token patterns an explanation may hold")
     max_context: PositiveInt = Field(3, description="tokens in the longest pattern, the firing token included")
 
@@ -162,6 +168,6 @@ class Budget(Config):
     )
     max_features: PositiveInt | None = Field(None, description="features examined per source, a seeded sample; null examines all")
     controls: ControlsConfig = Field(ControlsConfig(), description="what stands beside dictionaries and neurons")
-    graph: GraphConfig = Field(GraphConfig(), description="how large an explanation may be")
+    graph: GraphConfig = Field(GraphConfig(), description="how explanations are learned, and how large they may be")
     min_firing_examples: PositiveInt = Field(20, description="distinct firing examples in the scoring text below which a feature is not scored")
     seed: NonNegativeInt = Field(0, description="of the samples of examples, features and random directions, and of the bootstrap")

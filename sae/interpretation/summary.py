@@ -12,6 +12,7 @@ from sae.interpretation.scoring import median_interval
 from sae.interpretation.sources import SourceSpec
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+HELD_OUT = ("firing_precision", "firing_recall", "firing_f1", "variance_explained", "score_all_tokens", "spearman_all_tokens", "score_hard")
 HISTOGRAM_BINS = 40  # over [-1, 1]
 
 
@@ -42,6 +43,7 @@ def summarise(features: pa.Table, spec: SourceSpec, hookpoint: str, budget: Budg
         "draw_medians": _draw_medians(features),
         "pearson_median": _median(_numbers(features, "score_pearson")),
         "all_tokens_median": _median(_numbers(features, "score_all_tokens")),
+        "held_out_medians": {name: _median(_numbers(features, name)) for name in HELD_OUT},
         "score_quantiles": {str(quantile): float(np.quantile(scores, quantile)) for quantile in QUANTILES} if len(scores) else None,
         "score_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "single_token": _split(features, budget.seed, single=True),

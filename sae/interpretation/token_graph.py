@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+IGNORED = -1  # in a pattern: whatever stands there
+
 
 @dataclass(frozen=True)
 class Pattern:
     """A node of the graph.
 
     Attributes:
-        tokens: what must stand there, the firing token last.
+        tokens: what must stand there, the firing token last; `IGNORED` where it does not matter.
         mean: the activation to expect at the last of them, where no longer pattern matches.
         count: occurrences in the explanation text.
         gain: how much of the squared error it explained when it was added (`graph_learning`).
@@ -69,3 +71,35 @@ class TokenGraph:
         table = np.zeros(max(int(flat.max(initial=0)), int(self._keys[firsts].max(initial=0))) + 1, np.int64)
         table[self._keys[firsts]] = self._children[firsts]
         return table[flat]
+
+
+class WildcardGraph(TokenGraph):
+    """A graph whose patterns may ignore tokens. Of several that match, the one that names most tokens holds, of equal ones the more active.
+
+    Attributes:
+        default: the activation to expect where no pattern matches, raw units.
+        patterns: those that give way before those that they give way to.
+        means: the activation to expect at each node.
+    """
+
+    def __init__(self, default: float, patterns: list[Pattern]) -> None:
+        self.default = default
+        self.patterns = sorted(patterns, key=lambda pattern: (sum(token != IGNORED for token in pattern.tokens), pattern.mean, pattern.tokens))
+        self.means = np.array([default, *(pattern.mean for pattern in self.patterns)], np.float32)
+
+    def nodes(self, tokens: np.ndarray) -> np.ndarray:
+        """The node that holds at each token, flat: 0 is the root, others are one more than their index in `patterns`."""
+        flat, length = tokens.reshape(-1), tokens.shape[1]
+        state = np.zeros(len(flat), np.int64)
+        places: dict[int, np.ndarray] = {}
+        for node, pattern in enumerate(self.patterns, 1):
+            last = pattern.tokens[-1]
+            if last not in places:
+                places[last] = np.flatnonzero(flat == last)
+            found = places[last]
+            found = found[found % length >= len(pattern.tokens) - 1]
+            for back, token in enumerate(pattern.tokens[-2::-1], 1):
+                if token != IGNORED:
+                    found = found[flat[found - back] == token]
+            state[found] = node
+        return state

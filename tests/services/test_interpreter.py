@@ -1,5 +1,7 @@
 """Interpretation as a whole on a tiny subject: every source explained, whoever does the work, and finished sources left alone."""
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -192,3 +194,14 @@ def test_wrong_inputs_are_named(run, tmp_path):
         run(tmp_path, dictionary_urls={"narrow": some_dictionary(Place(tmp_path / "narrow"), d_in=16)})
     with pytest.raises(HookpointError, match=r"has no 'blocks\.9"):
         run(tmp_path, dictionary_urls={"elsewhere": some_dictionary(Place(tmp_path / "elsewhere"), hookpoint="blocks.9.mlp.hook_post")})
+
+
+@pytest.mark.ray
+def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, tmp_path):
+    changes = {"graph": GraphConfig(learner="ablation"), "controls": ControlsConfig(kinds=[]), "max_features": 4, "explanation_sequences": 60}
+    assert list(run(tmp_path, CONFIG.model_copy(update=changes))) == ["topk", "neurons"]
+    rows = pq.read_table(tmp_path / "neurons" / "features.parquet").to_pylist()
+    patterns = [pattern for row in rows if row["patterns"] for pattern in json.loads(row["patterns"])["patterns"]]
+    assert patterns
+    assert all(0 < pattern["mean"] for pattern in patterns)
+    assert all(len(pattern["texts"]) == len(pattern["tokens"]) for pattern in patterns)
