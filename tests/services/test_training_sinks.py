@@ -73,12 +73,17 @@ class TestTensorBoard:
         after.close()
         assert read("topk")["fvu"] == [(20, 0.9), (40, 0.1), (60, 0.1)]
 
-    def test_an_object_store_serves_as_well_as_a_disk(self):
-        place = Place("memory://sinks/tensorboard")
-        sink = TensorBoardSink(place)
-        sink.record("topk", ROW)
-        sink.close()
-        assert place.list() == ["topk/events.out.tfevents.0000000020.monosem"]
+    def test_an_object_store_serves_as_well_as_a_disk_after_a_resumption_too(self, bucket, tmp_path, read):
+        for steps, fvu in (((20, 40, 60), 0.9), ((40, 60), 0.1)):  # the second process knows nothing of the first
+            sink = TensorBoardSink(Place(f"{bucket}/tensorboard"))
+            for step in steps:
+                sink.record("topk", ROW | {"step": step, "fvu": fvu})
+            sink.close()
+        place = Place(f"{bucket}/tensorboard")
+        assert place.list() == [f"topk/events.out.tfevents.{step:010d}.monosem" for step in (20, 40)]
+        for key in place.list():
+            Place(tmp_path).put(key, place.get(key))
+        assert read("topk")["fvu"] == [(20, 0.9), (40, 0.1), (60, 0.1)]
 
 
 class TestWeightsAndBiases:
