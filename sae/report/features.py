@@ -25,7 +25,7 @@ from sae.report.gather import ExplainedSource
 from sae.report.words import packed_words, words_of
 from sae.storage import Place
 
-SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3}
+SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3, "hard_negative": 4}
 
 
 class BrowserConfig(Config):

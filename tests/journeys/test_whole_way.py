@@ -79,7 +79,7 @@ def test_the_summary_holds_every_figure_the_readers_of_it_need(finished):
         assert entry.keys() >= {"architecture", "d_in", "d_sae", "loss_recovered_zero", "loss_recovered_mean", "l0", "fvu", "dead_fraction"}
         assert "explanation_score_median" in entry
         assert (entry["d_in"], entry["d_sae"]) == (32, 64)
-    assert summary["baselines"].keys() == {"neurons", "random_directions"}
+    assert summary["baselines"].keys() == {"neurons", "random_directions", "pca"}
     assert summary["wall_seconds"] > 0
     assert summary["peak_rss_bytes"] > 2**28
     assert summary["versions"].keys() >= {"torch", "ray", "monosem"}

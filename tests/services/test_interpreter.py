@@ -203,5 +203,5 @@ def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, 
     rows = pq.read_table(tmp_path / "neurons" / "features.parquet").to_pylist()
     patterns = [pattern for row in rows if row["patterns"] for pattern in json.loads(row["patterns"])["patterns"]]
     assert patterns
-    assert all(0 < pattern["mean"] for pattern in patterns)
+    assert all(pattern["mean"] > 0 for pattern in patterns)
     assert all(len(pattern["texts"]) == len(pattern["tokens"]) for pattern in patterns)
