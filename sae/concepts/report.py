@@ -166,16 +166,19 @@ def finished_concepts(place: Place, inputs: ConceptInputs) -> ConceptReport | No
 
 def concepts_table(report: ConceptReport) -> str:
     """The report for people: the best single unit of every label and source, then the mean F1 of every kind of detector."""
-    sources = [source.source for source in report.sources]
-    rows = [("label", "chance F1", *(part for source in sources for part in (f"{source}: unit", "F1", "sens.", "spec.", "proxy r")))]
+    rows = [("label", "source", "unit", "F1 [95 %]", "sensitivity", "specificity", "proxy r")]
     for label in report.labels:
-        cells = [label.label, f"{label.chance_f1:.2f}"]
         for source in report.sources:
             best = next(each for each in source.detectors if each.kind == "single" and each.label == label.label)
-            unit = f"{'−' if best.signs[0] < 0 else ''}{best.units[0]}"
-            correlation = "–" if best.proxy_correlation is None else f"{best.proxy_correlation:.2f}"
-            cells += [unit, f"{best.f1:.3f}", f"{best.sensitivity:.2f}", f"{best.specificity:.2f}", correlation]
-        rows.append(tuple(cells))
+            low, high = best.f1_interval
+            rows.append(
+                (
+                    label.label if source is report.sources[0] else "", source.source, f"{'−' if best.signs[0] < 0 else ''}{best.units[0]}",
+                    f"{best.f1:.3f} [{low:.3f}, {high:.3f}]", f"{best.sensitivity:.3f}", f"{best.specificity:.3f}",
+                    "–" if best.proxy_correlation is None else f"{best.proxy_correlation:.2f}",
+                )
+            )  # fmt: skip
+        rows.append(("", "(found everywhere)", "", f"{label.chance_f1:.3f}", "1.000", "0.000", ""))
     lines = _aligned(rows)
     lines += ["", *_aligned([("mean F1 over labels", "detector", "F1 [95 %]", "less the neurons' [95 %]"), *_means(report)])]
     return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""A second model: two layers, read and written at the residual stream between them; evaluated, and its labels detected."""
+
+import json
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+HOOKPOINT = "blocks.0.hook_resid_post"
+
+
+@pytest.fixture
+def two_layers(tmp_path, text_directory):
+    """A random GPT-2 of two layers with GELU and tied embeddings, as a Hugging Face directory."""
+    directory = tmp_path / "two-layers"
+    directory.mkdir()
+    save_tokenizer(train_tokenizer((path.read_text() for path in sorted(text_directory.iterdir())), 300), directory)
+    tokenizer = SubjectTokenizer(str(directory))
+    torch.manual_seed(0)
+    sizes = GPT2Config(
+        vocab_size=len(tokenizer.token_texts), n_positions=32, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    GPT2LMHeadModel(sizes).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    path = tmp_path / "labelled.jsonl"
+    words = {"code": "import return class def", "numbers": "0 1 2 0 2 1"}
+    path.write_text("\n".join(json.dumps({"label": label, "text": f"{own} " * (4 + number)}) for label, own in words.items() for number in range(8)))
+    return path
+
+
+def test_a_two_layer_model_is_evaluated_at_its_residual_stream(tiny_run, two_layers, labelled, monosem, tmp_path):
+    output = tmp_path / "run"
+    dictionary = {"name": "topk", "sae": {"architecture": "topk", "d_sae": 64, "k": 8}, "optimizer": {"learning_rate": 3e-3}}
+    config = tiny_run | {
+        "output": str(output),
+        "subject": {"model": str(two_layers)},
+        "harvest": {"hookpoints": [HOOKPOINT], "sequences_per_shard": 64, "num_workers": 1},
+        "training": tiny_run["training"] | {"dictionaries": [dictionary], "epochs": 4},
+        "evaluation": {"num_workers": 1, "concepts": {"text": str(labelled), "probe_sizes": [2]}},
+    }
+    for verb in ("harvest", "train", "evaluate"):
+        done = monosem(verb, config=config)
+        assert done.returncode == 0, done.stderr
+    assert "mean F1 over labels" in done.stdout, "evaluate shows the detectors of the labelled text"
+    report = json.loads((output / "evaluation" / "topk.json").read_text())
+    assert (report["hookpoint"], report["d_in"]) == (HOOKPOINT, 16)
+    assert 0 < report["fvu"] < 0.9
+    assert report["cross_entropy"]["clean"] < report["cross_entropy"]["zero_ablated"]
+    assert 0 < report["loss_recovered_zero"] <= 1
+    worst = pa.ipc.open_file((output / "evaluation" / "topk.worst.arrow").read_bytes()).read_all()
+    assert worst.num_rows == -(-report["num_predictions"] // 100)
+    concepts = json.loads((output / "concepts" / "concepts.json").read_text())
+    assert [label["label"] for label in concepts["labels"]] == ["code", "numbers"]
+    signs = {sign for source in concepts["sources"] for detector in source["detectors"] for sign in detector["signs"]}
+    assert signs <= {1, -1}
+    again = monosem("concepts", config=config)
+    assert again.returncode == 0, again.stderr
+    assert "mean F1 over labels" in again.stdout
+
+    refused = monosem("concepts", "evaluation.concepts.text=null", config=config | {"output": str(output)})
+    assert refused.returncode == 2
+    assert "set evaluation.concepts.text" in refused.stderr
