@@ -7,12 +7,11 @@ from sae.storage import Place
 from sae.store.lease import read_lease
 from sae.store.manifest import (
     MANIFEST_KEY,
-    Receipt,
     StorePlan,
     missing_shards,
     read_manifest,
     read_plan,
-    receipt_key,
+    read_receipt,
 )
 from sae.store.schema import TORCH_DTYPES
 from sae.store.statistics import HookpointStatistics, merge_statistics
@@ -49,7 +48,7 @@ def _unfinished(place: Place) -> str:
     ]
     sample = whole[:: max(1, len(whole) // SAMPLED_RECEIPTS)][:SAMPLED_RECEIPTS]
     for hookpoint in sorted(plan.hookpoints):
-        receipts = [Receipt.parse(place.get_json(receipt_key(hookpoint, shard))) for shard in sample]
+        receipts = [read_receipt(place, hookpoint, shard) for shard in sample]
         if sum(receipt.rows for receipt in receipts):
             size = sum(receipt.bytes for receipt in receipts)
             lines += _hookpoint_lines(plan, hookpoint, f"{_size(size)} in {len(sample)} shards looked at", size, merge_statistics([receipts]))

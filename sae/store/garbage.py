@@ -21,7 +21,7 @@ from sae.errors import InputError
 from sae.storage import Entry, Place, UnfinishedUpload
 from sae.storage.local import TEMPORARY_SUFFIX
 from sae.store.lease import LEASE_PREFIX, hold_lease
-from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, Receipt, read_manifest, read_plan, receipt_key, shard_key, tokens_key
+from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_manifest, read_plan, read_receipt, receipt_key, shard_key, tokens_key
 
 CONCURRENT_REQUESTS = 16
 LAYOUT = ("tokens/", "shards/", "receipts/")
@@ -110,7 +110,7 @@ def _needed(place: Place, there: set[str]) -> set[str]:
     plan = read_plan(place)
     received = [(name, shard) for name in plan.hookpoints for shard in range(plan.num_shards) if receipt_key(name, shard) in there]
     with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
-        list(pool.map(lambda each: Receipt.parse(place.get_json(receipt_key(*each))), received))  # one that cannot be read proves nothing: stop here
+        list(pool.map(lambda each: read_receipt(place, *each), received))  # one that cannot be read proves nothing: stop here
     return {PLAN_KEY, *_objects(received)}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sae.corpus.packing import SEQUENCES_PER_SHARD, TokenCorpus
 from sae.errors import CorruptObjectError, InputError
 from sae.storage import Place
-from sae.store.manifest import MANIFEST_KEY, Receipt, ShardEntry, StoreManifest, StorePlan, read_manifest, read_plan, receipt_key
+from sae.store.manifest import MANIFEST_KEY, ShardEntry, StoreManifest, StorePlan, read_manifest, read_plan, read_receipt, receipt_key
 from sae.store.reader import Store
 
 POLL_SECONDS = (0.1, 2.0)  # between two looks for a receipt: at first, and after a while
@@ -93,7 +93,7 @@ class GrowingStore(Store):
             return True
         if not self.place.exists(key):
             return False
-        receipt = Receipt.parse(self.place.get_json(key))
+        receipt = read_receipt(self.place, hookpoint, shard)
         if receipt.rows != self._rows[shard]:
             raise CorruptObjectError(
                 f"{self.place.path(key)} says {receipt.rows:,} rows, its plan and corpus say {self._rows[shard]:,}: "

@@ -15,12 +15,12 @@ trace in it.
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sae.config import Config
-from sae.errors import InputError, PlanError
+from sae.errors import ConfigError, InputError, PlanError
 from sae.storage import Place, to_json
 from sae.store.schema import Compression, StoreDtype
 from sae.store.statistics import HookpointStatistics, RowTotals, merge_statistics
@@ -30,6 +30,7 @@ MANIFEST_KEY = "manifest.json"
 PLAN_KEY = "plan.json"
 CONCURRENT_READS = 16  # small objects in an object store take tens of milliseconds each
 RECEIPTS_AT_ONCE = 512  # each holds a sum for every element of its activations
+Parsed = TypeVar("Parsed", bound=Config)
 
 
 class StorePlan(Config):
@@ -119,7 +120,7 @@ def read_plan(place: Place) -> StorePlan:
     """
     found = place.get_json(PLAN_KEY)
     _check_schema(place, PLAN_KEY, found)
-    return StorePlan.parse(found)
+    return _parsed(StorePlan, place, PLAN_KEY, found)
 
 
 def read_manifest(place: Place) -> StoreManifest:
@@ -130,7 +131,17 @@ def read_manifest(place: Place) -> StoreManifest:
     """
     found = place.get_json(MANIFEST_KEY)
     _check_schema(place, MANIFEST_KEY, found.get("plan") if isinstance(found, dict) else None)
-    return StoreManifest.parse(found)
+    return _parsed(StoreManifest, place, MANIFEST_KEY, found)
+
+
+def read_receipt(place: Place, hookpoint: str, shard: int) -> Receipt:
+    """The receipt of a shard.
+
+    Raises:
+        InputError: there is none, or what is there is none.
+    """
+    key = receipt_key(hookpoint, shard)
+    return _parsed(Receipt, place, key, place.get_json(key))
 
 
 def start_store(place: Place, plan: StorePlan) -> None:
@@ -179,6 +190,13 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
     return manifest
 
 
+def _parsed(kind: type[Parsed], place: Place, key: str, found: Any) -> Parsed:
+    try:
+        return kind.parse(found)
+    except ConfigError as error:
+        raise InputError(f"{place.path(key)} was not written by this tool, or was damaged ({error}): delete it and run the harvest again") from None
+
+
 def _check_schema(place: Place, key: str, plan: Any) -> None:
     version = plan.get("schema_version") if isinstance(plan, dict) else None
     if not isinstance(version, int):
@@ -193,7 +211,7 @@ def _read_receipts(place: Place, plan: StorePlan, hookpoint: str, entries: list[
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for first in range(0, plan.num_shards, RECEIPTS_AT_ONCE):
             numbers = range(first, min(first + RECEIPTS_AT_ONCE, plan.num_shards))
-            block = list(pool.map(lambda shard: Receipt.parse(place.get_json(receipt_key(hookpoint, shard))), numbers))
+            block = list(pool.map(lambda shard: read_receipt(place, hookpoint, shard), numbers))
             entries += [receipt.entry() for receipt in block]
             yield block
 

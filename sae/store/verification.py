@@ -12,7 +12,7 @@ from functools import partial
 
 from sae.errors import InputError
 from sae.storage import Place, to_json
-from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, RECEIPTS_AT_ONCE, Receipt, read_plan, receipt_key
+from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, RECEIPTS_AT_ONCE, Receipt, read_plan, read_receipt, receipt_key
 from sae.store.reader import Store
 from sae.store.statistics import merge_statistics
 
@@ -61,23 +61,24 @@ def _usable_receipts(store: Store, hookpoint: str, unusable: list[str], differin
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for first in range(0, len(entries), RECEIPTS_AT_ONCE):
             part = entries[first : first + RECEIPTS_AT_ONCE]
-            keys = [receipt_key(hookpoint, first + number) for number in range(len(part))]
+            numbers = range(first, first + len(part))
             block = []
-            for key, found, entry in zip(keys, pool.map(partial(_read_receipt, store, hookpoint), keys), part, strict=True):
+            for number, found, entry in zip(numbers, pool.map(partial(_usable_receipt, store, hookpoint), numbers), part, strict=True):
+                path = store.place.path(receipt_key(hookpoint, number))
                 if isinstance(found, str):
-                    unusable.append(f"{store.place.path(key)} cannot be trusted, {found}")
+                    unusable.append(f"{path} cannot be trusted, {found}")
                     continue
                 block.append(found)
                 if found.entry() != entry:
-                    differing.append(f"{store.place.path(key)} cannot be trusted, it is not what the manifest lists")
+                    differing.append(f"{path} cannot be trusted, it is not what the manifest lists")
             if block:
                 yield block
 
 
-def _read_receipt(store: Store, hookpoint: str, key: str) -> Receipt | str:
+def _usable_receipt(store: Store, hookpoint: str, shard: int) -> Receipt | str:
     """A receipt, or what is wrong with it."""
     try:
-        receipt = Receipt.parse(store.place.get_json(key))
+        receipt = read_receipt(store.place, hookpoint, shard)
     except InputError as error:
         return str(error)
     found = len(receipt.sum), len(receipt.position_rows), len(receipt.position_sum_norm)

@@ -15,7 +15,7 @@ from sae.corpus.packing import sequences_to_ipc
 from sae.errors import InputError
 from sae.storage import Place, sha256_hex
 from sae.store.encoding import EncodedShard, ShardColumns, encode_shard, encoded_bytes_at_most
-from sae.store.manifest import Receipt, StorePlan, receipt_key, shard_key, tokens_key
+from sae.store.manifest import Receipt, StorePlan, read_receipt, receipt_key, shard_key, tokens_key
 from sae.store.schema import TORCH_DTYPES, shard_schema
 
 _DRAW, _ORDER = 0, 1  # independent streams: which tokens, and in which order
@@ -127,8 +127,7 @@ def _columns(plan: StorePlan, shard: int, tokens: UInt32[np.ndarray, "sequence p
 
 
 def _receipt_there(place: Place, hookpoint: str, shard: int) -> Receipt | None:
-    key = receipt_key(hookpoint, shard)
-    return Receipt.parse(place.get_json(key)) if place.exists(key) else None
+    return read_receipt(place, hookpoint, shard) if place.exists(receipt_key(hookpoint, shard)) else None
 
 
 def _receipt(plan: StorePlan, columns: ShardColumns, encoded: EncodedShard, tokens_sha256: str) -> Receipt:

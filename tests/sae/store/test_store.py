@@ -10,9 +10,11 @@ import xxhash
 
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, InputError, PlanError
 from sae.storage import Place, sha256_hex
+from sae.store import verification
 from sae.store.manifest import StorePlan, finish_store, missing_shards, read_manifest, read_plan, receipt_key, shard_key, start_store
 from sae.store.reader import Store
 from sae.store.schema import RECORD_BATCH_ROWS
+from sae.store.verification import verify_store
 from sae.store.writer import selected_tokens, write_shard
 
 MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
@@ -353,6 +355,22 @@ def test_damaged_sequences_are_noticed(place):
     place.put("tokens/000000.arrow", one_bit_flipped(place.get("tokens/000000.arrow")))
     with pytest.raises(CorruptObjectError, match=r"tokens/000000\.arrow cannot be trusted"):
         store.sequence_tokens(0)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 512])
+def test_verification_reads_receipts_a_block_at_a_time_and_names_each_that_is_not_whole(place, monkeypatch, at_once):
+    monkeypatch.setattr(verification, "RECEIPTS_AT_ONCE", at_once)
+    finished(place, make_plan())
+    assert verify_store(place) == []
+    keys = [receipt_key(MLP, shard) for shard in range(3)]
+    place.put_json(keys[0], place.get_json(keys[0]) | {"sum": [0.0]})
+    place.put_json(keys[2], {"rows": 3})
+    first, second = verify_store(place)
+    assert first == f"{place.path(keys[0])} cannot be trusted, its sums are over (1, 8, 8) elements, expected (6, 8, 8)"
+    assert second.startswith(f"{place.path(keys[2])} cannot be trusted, ")
+    for key in keys:
+        place.put(key, b"")
+    assert len(verify_store(place)) == len(keys)
 
 
 def test_an_unknown_hookpoint_lists_those_that_are_there(place):
