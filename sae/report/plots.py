@@ -157,6 +157,8 @@ def points_by_source(name: str, samples: Sequence[Sample], x_label: str, limits:
         axes.text(limits[0], row + 0.56, sample.label, va="bottom", fontsize=8)
         if sample.interval is not None:
             axes.plot(sample.interval, [row, row], color=INK, linewidth=2.2, solid_capstyle="butt")
+        if sample.median is None:
+            continue
         axes.plot([sample.median], [row], "o", color=INK, markersize=4.5)
         axes.text(limits[1], row + 0.56, f"mean {sample.median:.1f}, n = {len(values):,}", va="bottom", ha="right", fontsize=8, color=MUTED)
     axes.set_ylim(-0.25, len(samples))

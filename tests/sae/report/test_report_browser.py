@@ -38,6 +38,12 @@ def address(run, token_texts):
 
 
 @pytest.fixture(scope="module")
+def judged_address(judged_run, token_texts):
+    write_report(judged_run, output_key="browsed.html", token_texts=token_texts, written=datetime(2026, 11, 20, tzinfo=UTC))
+    return "file://" + os.fspath(judged_run.local_path("browsed.html"))
+
+
+@pytest.fixture(scope="module")
 def silent_report(tmp_path_factory, token_texts):
     """The report of a run in which every fifth feature has no score although it fires."""
     run = Place(tmp_path_factory.mktemp("silent"))
@@ -198,6 +204,28 @@ def test_fits_the_screen_and_stays_readable(open_page, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") == width
     contrasts = page.evaluate(CONTRASTS, ["body", "figcaption", "mark", "figure svg text", ".note"])
     assert min(contrasts.values()) > 4.5, contrasts
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_what_people_and_a_language_model_wrote_stays_text_and_on_the_screen(browser, judged_address, judged_run, width):
+    card = next(card for card in judged_run.get_json("ratings/deck.json")["cards"] if card["source"] == "topk")
+    complaints = []
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{judged_address}#topk/{card['feature']}")
+    assert page.locator(".said").filter(has_text=HOSTILE).count() == 2  # two people
+    page.goto(f"{judged_address}#topk/0")
+    assert page.locator(".said").filter(has_text=HOSTILE_EXPLANATION).count() >= 1
+    assert page.locator("img").count() == 0
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    contrasts = page.evaluate(CONTRASTS, ["#people td", "#concepts th", "td.noise", "#glossary .note", "#glossary code"])
+    assert min(contrasts.values()) > 4.5, contrasts
+    page.fill("#search", "broken")  # in what was said of features as well as in explanations
+    rated = {card["feature"] for card in judged_run.get_json("ratings/deck.json")["cards"] if card["source"] == "topk"} | {0}
+    assert set(map(int, listed(page))) >= rated
+    page.close()
+    assert complaints == []
 
 
 CUT_OFF = """() => {
