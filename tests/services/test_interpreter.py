@@ -9,7 +9,7 @@ import torch
 
 from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
-from sae.checkpoint import save_dictionary
+from sae.checkpoint import load_dictionary, save_dictionary
 from sae.errors import ConfigError, HookpointError, PlanError, WidthError
 from sae.interpretation.controls import ControlsConfig
 from sae.interpretation.passages import passage_ids
@@ -40,9 +40,7 @@ def subject(tiny_subject_directory):
     return Subject.load(SubjectConfig(model=str(tiny_subject_directory)))
 
 
-@pytest.fixture(scope="module")
-def store_url(tmp_path_factory, subject, tiny_corpus):
-    place = Place(tmp_path_factory.mktemp("store"))
+def a_store(place, subject, tiny_corpus):
     plan = StorePlan(
         subject=subject.config.model,
         subject_digest=subject.digest,
@@ -58,6 +56,11 @@ def store_url(tmp_path_factory, subject, tiny_corpus):
     write_shard(place, plan, 0, tokens, subject.activations(torch.from_numpy(tokens.astype(np.int64)), [MLP]))
     finish_store(place, plan)
     return place.url
+
+
+@pytest.fixture(scope="module")
+def store_url(tmp_path_factory, subject, tiny_corpus):
+    return a_store(Place(tmp_path_factory.mktemp("store")), subject, tiny_corpus)
 
 
 def some_dictionary(place, d_in=32, hookpoint=MLP):
@@ -205,3 +208,27 @@ def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, 
     assert patterns
     assert all(pattern["mean"] > 0 for pattern in patterns)
     assert all(len(pattern["texts"]) == len(pattern["tokens"]) for pattern in patterns)
+
+
+@pytest.mark.ray
+def test_a_dictionary_of_the_weight_shuffled_model_reads_that_model(run, tmp_path, subject, tiny_corpus):
+    shuffled = Subject.load(SubjectConfig(model=subject.config.model, shuffle_seed=0))
+    control = Place(tmp_path / "control")
+    a_store(control.child("store"), shuffled, tiny_corpus)
+    some_dictionary(control.child("dictionaries", "topk"))
+    training = {"dictionaries": [{"name": "topk"}]}
+    control.put_json("config.json", {"subject": shuffled.config.model_dump(mode="json"), "store": None, "training": training})
+    controls = ControlsConfig(kinds=[], num_features=5, shuffled_run=control.url)
+    summaries = run(tmp_path / "out", CONFIG.model_copy(update={"controls": controls, "explanation_sequences": 60}))
+    assert [(name, summary["control"], summary["num_examined"]) for name, summary in summaries.items()] == [
+        ("topk", False, 48), ("neurons", True, 32), ("shuffled_topk", True, 5),
+    ]  # fmt: skip
+    number = tiny_corpus.num_sequences("train")
+    tokens = tiny_corpus.sequences("train", 0, number)[passage_ids(number, 60)].astype(np.int64)
+    special = np.isin(tokens, list(subject.tokenizer.special_token_ids))
+    special[:, 0] = True
+    dictionary = load_dictionary(control.child("dictionaries", "topk"))
+    with torch.no_grad():
+        fires = dictionary.encode(shuffled.activations(torch.from_numpy(tokens), [MLP])[MLP][torch.from_numpy(~special)]) > 0
+    for row in pq.read_table(tmp_path / "out" / "shuffled_topk" / "features.parquet").to_pylist():
+        assert row["density"] == pytest.approx(fires[:, row["feature"]].float().mean().item(), abs=1e-4)
