@@ -99,8 +99,9 @@ def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable
         counts = ours.toarray().T @ code.toarray() if code.nnz > DENSE * code.shape[0] * code.shape[1] else (ours.T @ code).toarray()
         both = counts if both is None else both + counts
         single, tokens = single + np.diff(offsets), tokens + code.shape[0]
+    single = np.asarray(single, np.float64)  # the product of four counts does not fit into 64 bits
     chance = np.outer(single[low:high], single)
-    spread = np.sqrt(np.outer(single[low:high] * (tokens - single[low:high]), single * (tokens - single)).astype(np.float64))
+    spread = np.sqrt(np.outer(single[low:high] * (tokens - single[low:high]), single * (tokens - single)))
     phi = np.divide(tokens * both.astype(np.float64) - chance, spread, out=np.zeros_like(spread), where=spread > 0)
     phi[np.arange(high - low), np.arange(low, high)] = 0  # itself
     return _largest(phi)
