@@ -43,6 +43,8 @@ TOKENS = 8192  # of a shard that is made to be timed
 # Of the quickstart, each on one core of an AMD EPYC (AVX-512): what takes longer than one would want to measure beforehand.
 EXPLAIN_FEATURES_PER_SECOND = 60.0
 RAY_WORKER_SECONDS = 4.0  # a worker process of Ray and its imports, beside its model
+CLUSTER_SECONDS = 4.0  # a local cluster of Ray
+REPORT_SECONDS = 5.0
 RAY_TRAIN_SECONDS = 10.0  # one fit, with its checks and its end
 # The machine of `make bench` and its sizes; its harvest runs on two threads, its training step on all of two cores.
 BENCH_CORES, BENCH_BATCH, BENCH_ENCODE = 2, 4096, 512 * 4096
@@ -83,6 +85,8 @@ def measured_rates(config: RunConfig, widths: dict[str, int]) -> Rates:
         start_seconds=max(each["start"] for each in found) + RAY_WORKER_SECONDS,
         train_start_seconds=RAY_TRAIN_SECONDS,
         train_extra_seconds=max(each.get("extra", 0.0) for each in found),
+        cluster_start_seconds=0.0 if config.cluster.address else CLUSTER_SECONDS,
+        report_seconds=REPORT_SECONDS,
     )
 
 
@@ -109,6 +113,7 @@ def rates_of_bench(path: str, config: RunConfig, subject: Subject, widths: dict[
     return Rates(
         tokenise=400_000.0, harvest=harvest, train=share / seconds, evaluate=harvest / passes / 2, read=harvest / 2,
         explain=EXPLAIN_FEATURES_PER_SECOND, start_seconds=2.0 + RAY_WORKER_SECONDS, train_start_seconds=RAY_TRAIN_SECONDS,
+        cluster_start_seconds=0.0 if config.cluster.address else CLUSTER_SECONDS, report_seconds=REPORT_SECONDS,
     )  # fmt: skip
 
 
@@ -168,7 +173,7 @@ def _measured(duty: _Duty, barrier: Any) -> dict[str, float]:
     ]
     for name, work in phases:
         barrier.wait(START_TIMEOUT_SECONDS)
-        if rank < counts["harvest"]:
+        if rank < (1 if name == "tokenise" else counts["harvest"]):
             found[name] = _per_second(work)
     barrier.wait(START_TIMEOUT_SECONDS)
     if rank < counts["train"]:
@@ -196,7 +201,7 @@ def _per_second(work: Callable[[], int]) -> float:
 
 def _tokenise(subject: Subject) -> int:
     text = Path(torch.nn.functional.__file__).read_text(encoding="utf-8")
-    return sum(map(len, subject.tokenizer.encode([text])))
+    return sum(map(len, subject.tokenizer.encode([text] * 2 * (os.cpu_count() or 1))))  # documents go to all cores
 
 
 def _harvest(config: RunConfig, subject: Subject, widths: dict[str, int], tokens: Tensor) -> int:

@@ -69,7 +69,7 @@ class Rates:
     """What one worker of each stage does in a second while the others are at work beside it, and how long it takes to start.
 
     Attributes:
-        tokenise: tokens of text, on the driver.
+        tokenise: tokens of text, on all cores of the driver.
         harvest: tokens through the subject model into the store's format.
         train: vectors through all the dictionaries that one worker trains.
         evaluate: held-out tokens through clean, ablated and spliced passes of all dictionaries.
@@ -78,6 +78,8 @@ class Rates:
         start_seconds: from asking for a worker to its first task.
         train_start_seconds: the same of Ray Train, its end included.
         train_extra_seconds: that the first steps take longer than the others, while many features fire.
+        cluster_start_seconds: until a cluster of the job's own is there.
+        report_seconds: of gathering and drawing.
     """
 
     tokenise: float
@@ -89,6 +91,8 @@ class Rates:
     start_seconds: float
     train_start_seconds: float
     train_extra_seconds: float = 0.0
+    cluster_start_seconds: float = 0.0
+    report_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,10 @@ def estimate(amounts: Amounts, rates: Rates, crews: dict[str, Crew], parallel: b
     train_readers = train.workers if not parallel else 1  # who shares a step reads his own rows; else everyone reads everything
     read_bytes = amounts.train_bytes * amounts.epochs * train_readers
     stages = [
-        Stage("tokenise", Crew(1), 0.0, {"tokenising on the driver": amounts.tokens / rates.tokenise}, f"{rates.tokenise:,.0f} tokens/s"),
+        Stage(
+            "tokenise", Crew(1), rates.cluster_start_seconds,
+            {"tokenising on the driver": (amounts.tokens + amounts.held_out_tokens) / rates.tokenise}, f"{rates.tokenise:,.0f} tokens/s",
+        ),
         Stage(
             "harvest", harvest, 2 * rates.start_seconds,  # one worker looks at the model first
             {"the subject model": amounts.tokens / (rates.harvest * harvesters), **_network("uploading", amounts.store_bytes, harvesters, options)},
@@ -180,6 +187,7 @@ def estimate(amounts: Amounts, rates: Rates, crews: dict[str, Crew], parallel: b
             {"reading and explaining": (amounts.read_tokens / rates.read + amounts.features / rates.explain) / interpret.workers},
             f"{rates.read:,.0f} tokens/s, {rates.explain:,.1f} features/s a worker",
         ),
+        Stage("report", Crew(1), 0.0, {"drawing on the driver": rates.report_seconds}),
     ]  # fmt: skip
     puts, gets = amounts.objects, amounts.shards + -(-read_bytes // DOWNLOAD_BYTES)
     return Estimate(stages, puts, gets, _costs(stages, amounts, puts, gets, options))

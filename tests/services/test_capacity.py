@@ -13,7 +13,7 @@ AMOUNTS = Amounts(
 )  # fmt: skip
 RATES = Rates(
     tokenise=500_000, harvest=1_000, train=2_000, evaluate=500, read=1_000, explain=10, start_seconds=10, train_start_seconds=20,
-    train_extra_seconds=5,
+    train_extra_seconds=5, cluster_start_seconds=3, report_seconds=6,
 )  # fmt: skip
 CREWS = {"harvest": Crew(10, cpus=4, gpus=1), "train": Crew(2, cpus=8, gpus=1), "evaluate": Crew(4), "interpret": Crew(5)}
 FREE = PlanConfig()
@@ -25,11 +25,12 @@ def stages(amounts=AMOUNTS, rates=RATES, crews=CREWS, parallel=True, options=FRE
 
 def test_each_stage_takes_its_work_divided_by_its_workers_and_their_start():
     assert {name: stage.seconds for name, stage in stages().items()} == {
-        "tokenise": 2,
+        "tokenise": 3 + (1_000_000 + 100_000) / 500_000,
         "harvest": 2 * 10 + 1_000_000 / (10 * 1_000),
         "train": 20 + 5 + 1_000_000 / (2 * 2_000),
         "evaluate": 10 + 100_000 / (4 * 500),
         "interpret": 2 * 10 + (50_000 / 1_000 + 1_000 / 10) / 5,
+        "report": 6,
     }
 
 
@@ -67,14 +68,14 @@ def test_a_stage_that_is_over_at_once_is_limited_by_its_start():
 def test_money_is_hours_times_prices_and_storage_and_requests():
     prices = PlanConfig(gpu_hour=2.0, cpu_hour=0.1, gb_month=0.02, months=3, thousand_puts=0.005, thousand_gets=0.0004)
     found = estimate(AMOUNTS, RATES, CREWS, True, prices)
-    harvest, train, evaluate, interpret = 120, 275, 60, 50
+    driver, harvest, train, evaluate, interpret = 5.2 + 6, 120, 275, 60, 50
     assert found.costs.gpus == pytest.approx(2.0 * (harvest * 10 + train * 2) / 3600)
-    assert found.costs.cpus == pytest.approx(0.1 * (2 + harvest * 40 + train * 16 + evaluate * 4 + interpret * 5) / 3600)
+    assert found.costs.cpus == pytest.approx(0.1 * (driver + harvest * 40 + train * 16 + evaluate * 4 + interpret * 5) / 3600)
     assert found.costs.storage == pytest.approx(1.0 * 0.02 * 3)
     assert (found.puts, found.gets) == (302, 100 + -(-(10**9) // DOWNLOAD_BYTES))
     assert found.costs.requests == pytest.approx((302 * 0.005 + found.gets * 0.0004) / 1000)
     assert found.costs.total == pytest.approx(found.costs.gpus + found.costs.cpus + found.costs.storage + found.costs.requests)
-    assert found.seconds == 2 + harvest + train + evaluate + interpret
+    assert found.seconds == driver + harvest + train + evaluate + interpret
 
 
 def test_everybody_reads_everything_where_each_has_dictionaries_of_his_own():
