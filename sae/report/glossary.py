@@ -6,7 +6,6 @@ from sae.rating.rubric import MOST
 from sae.report.numbers import EXPLAINED, GROUPS, LOSSES, Figure
 
 TM = "Bricken et al. 2023, Towards Monosemanticity"
-N2G = "Foote et al. 2023, Neuron to Graph (arXiv 2305.19911)"
 DELPHI = "Paulo et al. 2024 (arXiv 2410.13928)"
 BILLS = "Bills et al. 2023, Language models can explain neurons in language models"
 
