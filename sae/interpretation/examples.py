@@ -24,13 +24,11 @@ class Chosen:
         positions: where they peak, flat indices into the text.
         kinds: indices into `KINDS`, ascending; within a kind the strongest (or first drawn) first.
         intervals: of the activation there, -1 where the feature does not fire.
-        num_distinct: firings in the text whose surroundings differ.
     """
 
     positions: np.ndarray
     kinds: np.ndarray
     intervals: np.ndarray
-    num_distinct: int
 
 
 class ExamplePool:
@@ -108,7 +106,7 @@ def choose(
     hard = _draw(pool, silent, mix.hard_negatives, taken)
     parts = [positions[top], sample, random, elsewhere, hard]
     chosen, kinds = np.concatenate(parts), np.repeat(np.arange(len(KINDS)), [len(part) for part in parts])
-    return Chosen(chosen, kinds, _intervals_at(chosen, positions, intervals), _num_distinct(pool.digests[positions]))
+    return Chosen(chosen, kinds, _intervals_at(chosen, positions, intervals))
 
 
 def strongest(pool: ExamplePool, positions: np.ndarray, values: np.ndarray, wanted: int) -> np.ndarray:
@@ -141,7 +139,9 @@ def _silent(passages: Passages, places: np.ndarray, firings: np.ndarray, mix: Ex
     return places[np.searchsorted(firings, starts) == np.searchsorted(firings, starts + mix.window)]
 
 
-def _num_distinct(values: np.ndarray) -> int:
+def num_distinct(pool: ExamplePool, positions: np.ndarray) -> int:
+    """How many of the places may be chosen and differ in their surroundings."""
+    values = pool.digests[positions[pool.eligible[positions]]]
     # numpy's own hashes integers, at forty times the cost of sorting them
     return int(np.count_nonzero(np.diff(np.sort(values)))) + bool(len(values))
 

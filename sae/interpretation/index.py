@@ -15,7 +15,7 @@ from sae.errors import FailureError, InputError
 from sae.interpretation.ablation import ModelReader, learn_by_ablation, peaks_of
 from sae.interpretation.contexts import Contexts
 from sae.interpretation.example_rows import ExampleRows, join_rows
-from sae.interpretation.examples import Chosen, ExamplePool, anchor_tokens, choose, intervals_of
+from sae.interpretation.examples import Chosen, ExamplePool, anchor_tokens, choose, intervals_of, num_distinct
 from sae.interpretation.explanations import explain, patterns_json
 from sae.interpretation.firings import FeatureFirings, Firings
 from sae.interpretation.graph_learning import learn
@@ -161,7 +161,7 @@ class RangeIndexer:
         predicted = [graph.predict(passages.tokens.reshape(-1)[each]) for each in windows]
         true = [self.scored.add(row["feature"], draws[0], scoring, predicted[0])]
         found = held_out_figures(nodes, graph.means, passages.readable, scoring, typical) if len(scoring[0]) else {}
-        if draws[0].num_distinct < self.budget.min_firing_examples:
+        if num_distinct(self.texts.scoring, scoring[0]) < self.budget.min_firing_examples:
             return found | {"not_scored_reason": TOO_FEW}
         true += [self.scored.activations(chosen, scoring) for chosen in draws[1:]]
 

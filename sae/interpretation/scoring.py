@@ -63,8 +63,9 @@ def held_out_figures(nodes: np.ndarray, means: np.ndarray, counted: np.ndarray, 
     hits = fires[said].sum()
     error = np.square(values).sum() - 2 * means @ sums + np.square(means) @ tokens
     variance = np.square(values).sum() - values.sum() ** 2 / total
-    true_ranks = np.bincount(there, weights=rankdata(values) + zeros, minlength=size) + (tokens - fires) * (zeros + 1) / 2
-    squared_ranks = np.square(rankdata(values) + zeros).sum() + zeros * ((zeros + 1) / 2) ** 2
+    of_firings = rankdata(values) + zeros
+    true_ranks = np.bincount(there, weights=of_firings, minlength=size) + (tokens - fires) * (zeros + 1) / 2
+    squared_ranks = np.square(of_firings).sum() + zeros * ((zeros + 1) / 2) ** 2
     ranks = _node_ranks(means, tokens)
     return {
         "firing_precision": float(hits / max(tokens[said].sum(), 1)),
