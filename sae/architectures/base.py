@@ -42,13 +42,20 @@ class TrainingPass:
 
     Args:
         losses: scalars by name, already weighted, in scaled units; `total` carries the gradient.
-        reconstruction: in raw units, without gradient.
+        decoded: the reconstruction in scaled units, without gradient.
+        scale: of what was decoded.
         code: the features as they were computed, sparse or dense, without gradient.
     """
 
     losses: dict[str, Float[Tensor, ""]]
-    reconstruction: Float[Tensor, "batch d_out"]
+    decoded: Float[Tensor, "batch d_out"]
+    scale: Float[Tensor, ""]
     code: Features
+
+    @cached_property
+    def reconstruction(self) -> Float[Tensor, "batch d_out"]:
+        """In raw units, without gradient."""
+        return self.decoded / self.scale
 
     @cached_property
     def features(self) -> SparseFeatures:
@@ -215,7 +222,7 @@ class Dictionary(nn.Module, ABC):
     def result(self, losses: dict[str, Float[Tensor, ""]], reconstruction: Float[Tensor, "batch d_out"], features: Features) -> TrainingPass:
         """A training pass from its loss terms and, in scaled units, what was decoded and encoded."""
         total = {"total": torch.stack(list(losses.values())).sum()}
-        return TrainingPass(losses | total, reconstruction.detach() / self.decoded_scale, features.detach())
+        return TrainingPass(losses | total, reconstruction.detach(), self.decoded_scale, features.detach())
 
     @torch.no_grad()
     def before_step(self) -> None:

@@ -56,10 +56,12 @@ class ReluDictionary(Dictionary):
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:
         """Loss terms `reconstruction` and `sparsity`; dead features are left to resampling."""
         workers, rows = context.workers, context.workers.num_rows(len(x))
-        features = self.features(self.scaled(x), workers)
+        scaled = self.scaled(x)
+        target = self.scaled_target(x, context.target) if self.is_transcoder or context.target is not None else scaled
+        features = self.features(scaled, workers)
         reconstruction = self.decode_scaled(features, workers)
         losses = {
-            "reconstruction": self.errors(self.scaled_target(x, context.target), reconstruction).sum() / rows,
+            "reconstruction": self.errors(target, reconstruction).sum() / rows,
             "sparsity": context.sparsity_scale * self.config.l1_coefficient * workers.sum_features(self.penalties(features)).sum() / rows,
         }
         return self.result(losses, reconstruction, features)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sae.kernels.sparse import entries_at, flat_nonzero
+from sae.kernels.sparse import entries_at, flat_positive
 
 with warnings.catch_warnings():  # the first sparse tensor of a process warns that torch's interface to them may change: said once, here, to nobody
     warnings.simplefilter("ignore")
@@ -56,4 +56,4 @@ def positive_entries(
     pre: Float[Tensor, "rows d_sae"],
 ) -> tuple[Int[Tensor, " rows_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
     """Row pointers, feature ids and values of the entries above 0."""
-    return entries_at(pre, flat_nonzero(pre > 0))
+    return entries_at(pre, flat_positive(pre))

@@ -14,11 +14,12 @@ from torch import Tensor
 from sae.kernels.candidates import support_relu_bfloat16
 from sae.kernels.features import encode_at
 from sae.kernels.sparse import ByFeature, Features, SparseFeatures
-from sae.kernels.support import DENSE_ABOVE_DENSITY, PROBE_ROWS, probe_density, support_relu
+from sae.kernels.support import DENSE_ABOVE_DENSITY, probe_density, support_relu
 from sae.parallel import ALONE, Workers
 
 # The bound is guessed so low that about this many times the wanted entries lie above it.
 CANDIDATES_PER_WANTED = 1.5
+GUESS_ROWS = 64
 
 
 def map_values(features: Features, function: Callable[..., Float[Tensor, "..."]], *parameters: Float[Tensor, " d_sae"]) -> Features:
@@ -146,7 +147,7 @@ def _guess_bound(
     workers: Workers,
 ) -> Float[Tensor, ""]:
     """A bound, 0 or above, that more than the wanted entries probably reach; the same for all workers."""
-    rows = x[:: max(1, len(x) // PROBE_ROWS)]
+    rows = x[:: max(1, len(x) // GUESS_ROWS)]
     pre = torch.addmm(b_enc, rows - center, W_enc).view(-1)
     wanted = math.ceil(CANDIDATES_PER_WANTED * k * len(rows) / workers.feature_size)
     guess = pre.kthvalue(len(pre) - wanted).values.clamp_min(0.0) if wanted < len(pre) else pre.new_zeros(())

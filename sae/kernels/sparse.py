@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +56,14 @@ class SparseFeatures:
     @property
     def row_ids(self) -> Int[Tensor, " nnz"]:
         """The row of every stored coordinate."""
-        rows = torch.arange(self.batch, dtype=torch.int32, device=self.row_pointers.device)
-        return rows.repeat_interleave(self.row_pointers.diff(), output_size=self.nnz)
+        return row_ids_of(self.row_pointers, self.nnz)
 
     @property
     def firings(self) -> Int[Tensor, " d_sae"]:
         """In how many rows each feature fired."""
-        return torch.bincount(self.feature_ids[self.values != 0], minlength=self.num_features)
+        fired = self.values != 0
+        ids = self.feature_ids if bool(fired.all()) else self.feature_ids[fired]  # that all of them did is the rule, and indexing dear
+        return torch.bincount(ids, minlength=self.num_features)
 
     @property
     def active(self) -> Bool[Tensor, " d_sae"]:
@@ -116,7 +118,23 @@ def feature_sums(features: Features) -> Float[Tensor, " batch"]:
     """Sum of each row's features; for features, which are never negative, their L1 norm. Differentiable."""
     if not isinstance(features, SparseFeatures):
         return features.sum(1)
-    return features.values.new_zeros(features.batch).index_add(0, features.row_ids, features.values)
+    return RowSums.apply(features.values, features.row_pointers)
+
+
+class RowSums(torch.autograd.Function):
+    """Sums over each row's stored values; every value of a row has the row's gradient."""
+
+    @staticmethod
+    def forward(ctx, values, row_pointers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205, D102
+        ctx.counts, ctx.nnz = row_pointers.diff(), len(values)
+        if ctx.nnz == 0:  # which segment_reduce refuses
+            return values.new_zeros(len(ctx.counts))
+        return torch.segment_reduce(values, "sum", offsets=row_pointers.long())  # index_add took four times as long
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205, D102
+        return gradient.repeat_interleave(ctx.counts, output_size=ctx.nnz), None
 
 
 def flat_nonzero(mask: Bool[Tensor, "batch d_sae"]) -> Int[Tensor, " nnz"]:
@@ -126,19 +144,38 @@ def flat_nonzero(mask: Bool[Tensor, "batch d_sae"]) -> Int[Tensor, " nnz"]:
     return torch.from_numpy(np.flatnonzero(mask.numpy()))  # on mostly-false masks three times as fast as Tensor.nonzero
 
 
+def flat_positive(pre: Float[Tensor, "rows d_sae"]) -> Int[Tensor, " nnz"]:
+    """Positions of the entries above 0, counted row by row, ascending; of the numbers, NaN counts as anything."""
+    if pre.is_cuda:
+        return flat_nonzero(pre > 0)
+    # numpy compares faster than torch, and knows no bfloat16: such a number is above 0 where its bits, read as an integer, are.
+    comparable = pre.view(torch.int16) if pre.dtype == torch.bfloat16 else pre
+    return torch.from_numpy(np.flatnonzero(comparable.numpy() > 0))
+
+
 def row_pointers_of(flat: Int[Tensor, " nnz"], batch: int, num_features: int) -> Int[Tensor, " batch_plus_1"]:
     """Where each row begins among ascending flat positions."""
     starts = torch.arange(batch + 1, device=flat.device) * num_features
     return torch.searchsorted(flat, starts, out_int32=True)
 
 
+def row_ids_of(row_pointers: Int[Tensor, " batch_plus_1"], nnz: int) -> Int[Tensor, " nnz"]:
+    """The row of every stored coordinate."""
+    rows = torch.arange(len(row_pointers) - 1, dtype=torch.int32, device=row_pointers.device)
+    return rows.repeat_interleave(row_pointers.diff(), output_size=nnz)
+
+
+def coordinates_at(flat: Int[Tensor, " nnz"], rows: int, width: int) -> tuple[Int[Tensor, " rows_plus_1"], Int[Tensor, " nnz"]]:
+    """Row pointers and feature ids of the entries at ascending flat positions."""
+    return row_pointers_of(flat, rows, width), (flat % width).int()
+
+
 def entries_at(
     pre: Float[Tensor, "rows d_sae"], flat: Int[Tensor, " nnz"]
 ) -> tuple[Int[Tensor, " rows_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
     """Row pointers, feature ids and values of the entries at ascending flat positions."""
-    rows, width = pre.shape
     values = pre.reshape(-1).index_select(0, flat)  # ten times as fast as indexing
-    return row_pointers_of(flat, rows, width), (flat % width).int(), values
+    return *coordinates_at(flat, *pre.shape), values
 
 
 def order_by_feature(features: SparseFeatures) -> ByFeature:

@@ -1,4 +1,4 @@
-"""Which coordinates fire, found block by block so that pre-activations never leave the cache."""
+"""Which coordinates fire, found block by block: all pre-activations of a batch are many times the batch itself."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,10 @@ from torch import Tensor
 from sae.kernels.products import positive_entries
 from sae.kernels.sparse import SparseFeatures, entries_at, flat_nonzero, row_pointers_of
 
+# A block has so many pre-activations, but no fewer rows: of a block with few, packing W_enc for the product is most of the work.
+BLOCK_ENTRIES = 2**24
 BLOCK_ROWS = 1024
-PROBE_ROWS = 64
+PROBE_ROWS = 16
 # Measured at d_in 512, d_sae 4096: from about this density on, a step in dense products costs no more than one in sparse products.
 DENSE_ABOVE_DENSITY = 0.15
 
@@ -118,13 +120,20 @@ def _by_blocks(
 ) -> SparseFeatures:
     """Compute pre-activations a block of rows at a time and keep the row pointers, ids and values that `select` finds among them."""
     width = W_enc.shape[1]
-    buffer = centered.new_empty(min(BLOCK_ROWS, len(centered)), width)
-    found = [select(torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])) for rows in centered.split(BLOCK_ROWS)]
-    return joined(found, width)
+    block = block_rows(width)
+    buffer = centered.new_empty(min(block, len(centered)), width)
+    found = [select(torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])) for rows in centered.split(block)]
+    return SparseFeatures(*joined(found), width)
 
 
-def joined(blocks: list[tuple[Tensor, Tensor, Tensor]], width: int) -> SparseFeatures:
-    """Row pointers, ids and values of successive blocks of rows as one."""
-    counts = torch.cat([pointers.diff() for pointers, _, _ in blocks])
+def block_rows(width: int) -> int:
+    """Rows of a block of pre-activations of so many features."""
+    return max(BLOCK_ROWS, BLOCK_ENTRIES // max(width, 1))
+
+
+def joined(blocks: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Row pointers of successive blocks of rows as one, followed by whatever else is known of the entries, end to end."""
+    pointers, *others = zip(*blocks, strict=True)
+    counts = torch.cat([each.diff() for each in pointers])
     row_pointers = torch.cat([counts.new_zeros(1), counts]).cumsum(0, dtype=torch.int32)
-    return SparseFeatures(row_pointers, torch.cat([ids for _, ids, _ in blocks]), torch.cat([values for _, _, values in blocks]), width)
+    return row_pointers, *(torch.cat(parts) for parts in others)

@@ -185,7 +185,7 @@ class DictionaryRun:
         """Loss terms and sums of one step over the global batch, exchanged at once."""
         amounts = {f"loss/{term}": loss.detach() for term, loss in result.losses.items()}
         amounts |= {
-            "squared_error": torch.linalg.vector_norm(wanted - result.reconstruction).double().square(),
+            "squared_error": torch.linalg.vector_norm(torch.addcdiv(wanted, result.decoded, result.scale, value=-1)).double().square(),
             "squared_deviation": torch.linalg.vector_norm(wanted - self.mean).double().square(),
             "nonzero": self.workers.sum_features(result.firings.sum()),
         }

@@ -97,7 +97,7 @@ def beside_peers(architecture: str, encode_dtype: str, rounds: int) -> tuple[dic
     with Peer("tests.benchmarks.peer_train_step") as peer, tempfile.TemporaryDirectory() as scratch:
         x = real_batch()
         torch.save(x, Path(scratch) / "batch.pt")
-        run = our_run(x, architecture)
+        run = our_run(x, architecture, encode_dtype=encode_dtype)
         peers = peer.ask(action="prepare", architecture=architecture, batch_path=f"{scratch}/batch.pt", d_sae=D_SAE, k=K, l0=L0)["l0"]
         theirs = {name: lambda name=name: float(peer.ask(action="step", peer=name)["seconds"]) for name in peers}
         times = medians(own_sides(x, run) | theirs, rounds)

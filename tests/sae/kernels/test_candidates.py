@@ -51,8 +51,8 @@ def test_equal_entries_are_chosen_by_feature_id():
 
 @pytest.mark.parametrize("block_rows", [1024, 33])
 def test_blocks_and_empty_batches(monkeypatch, block_rows):
-    monkeypatch.setattr("sae.kernels.candidates.BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(support_module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("sae.kernels.candidates.block_rows", lambda width: block_rows)
+    monkeypatch.setattr(support_module, "block_rows", lambda width: block_rows)
     arguments = some_encoder(0, batch=100)
     torch.testing.assert_close(support_relu_bfloat16(*arguments).to_dense(), support_relu(*arguments).to_dense())
     torch.testing.assert_close(support_topk_bfloat16(*arguments, 9).to_dense(), support_topk(*arguments, 9).to_dense())

@@ -26,7 +26,7 @@ def topk_by_sorting(pre, k):
 
 @pytest.mark.parametrize("block_rows", [1024, 32, 7])
 def test_relu_keeps_what_is_positive_at_any_block_size(monkeypatch, block_rows):
-    monkeypatch.setattr(support_module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(support_module, "block_rows", lambda width: block_rows)
     x, center, W_enc, b_enc = some_encoder()
     found = support_relu(x, center, W_enc, b_enc)
     torch.testing.assert_close(found.to_dense(), ((x - center) @ W_enc + b_enc).relu())
@@ -36,7 +36,7 @@ def test_relu_keeps_what_is_positive_at_any_block_size(monkeypatch, block_rows):
 @pytest.mark.parametrize("k", [1, 5, 40, 200])
 @pytest.mark.parametrize("d_sae", [256, 100, 64])
 def test_topk_keeps_the_k_largest_that_are_positive(monkeypatch, block_rows, k, d_sae):
-    monkeypatch.setattr(support_module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(support_module, "block_rows", lambda width: block_rows)
     x, center, W_enc, b_enc = some_encoder(d_sae=d_sae)
     found = support_topk(x, center, W_enc, b_enc, k)
     assert torch.equal(positions(found), topk_by_sorting((x - center) @ W_enc + b_enc, k))
