@@ -69,7 +69,7 @@ def power_norms(features: Features, p: float) -> Float[Tensor, " batch"]:
 
     A feature that did not fire has no gradient, where the formula's would be infinite.
 
-    Reference: Karvonen et al. 2024 (arXiv 2408.00113), section 4.
+    Reference: Karvonen et al. 2024 (arXiv 2408.00113).
     """
     return feature_sums(map_values(features, lambda f: torch.where(f > 0, f, 1.0).pow(p) * (f > 0)))
 
@@ -82,7 +82,7 @@ def normalized_squared_error(
     A batch without variance has nothing to explain: 0, never NaN. Where the batch is spread over workers, the first sum is over the
     rows of this one and the second over all, so that the workers' results add up to the loss.
 
-    Reference: Gao et al. 2024 (arXiv 2406.04093), section 2.1, "normalized MSE"; their mean and variance are of a large sample,
+    Reference: Gao et al. 2024 (arXiv 2406.04093), "normalized MSE"; their mean and variance are of a large sample,
         here of the batch.
     """
     mean = workers.sum_rows(x.sum(0)) / workers.num_rows(len(x))
@@ -97,7 +97,7 @@ def auxiliary_squared_error(
 
     Where it is NaN or infinite it is a constant 0, without gradient: dead features may hold anything, and must not end a healthy run.
 
-    Reference: Gao et al. 2024 (arXiv 2406.04093), appendix A.2, "AuxK".
+    Reference: Gao et al. 2024 (arXiv 2406.04093), "AuxK".
     """
     loss = normalized_squared_error(error.detach(), prediction, workers)
     healthy = bool(torch.isfinite(workers.sum_rows(loss.detach())))  # asked of all, or workers would take steps of different losses

@@ -84,7 +84,7 @@ class Dictionary(nn.Module, ABC):
 
     A dictionary with `d_out` is a transcoder: it reconstructs another activation of width d_out, the target, from the one it encodes:
     ŷ = (f(x · s) W_dec + b_dec) / s', where s' is `output_scale`; b_dec then lives in the target's space, and nothing is subtracted
-    from x before encoding. Reference: Dunefsky et al. 2024 (arXiv 2406.11944), section 3.
+    from x before encoding. Reference: Dunefsky et al. 2024 (arXiv 2406.11944).
 
     Losses are sums over this process's rows divided by the rows (or the variance) of the whole batch, so that gradients summed over
     data-parallel workers are those of one worker.

@@ -18,7 +18,7 @@ class BatchTopKDictionary(TopKDictionary):
     In evaluation a row cannot know its batch: there f keeps the entries above `threshold`, a running mean over training of the smallest
     entry kept. Losses, x̂ and the auxiliary term are those of TopK. Entries equal to the smallest are all kept.
 
-    Reference: Bussmann et al. 2024 (arXiv 2412.06410), section 3; the threshold is their average of the smallest kept entry, as an
+    Reference: Bussmann et al. 2024 (arXiv 2412.06410); the threshold is their average of the smallest kept entry, as an
         exponential mean of stated decay. Deviation: errors are normalised by the batch's variance, as in Gao et al., where their code
         takes means over elements of inputs that it standardises vector by vector; no such standardisation here.
     """

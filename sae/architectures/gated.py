@@ -22,7 +22,7 @@ class GatedDictionary(Dictionary):
     decoder as a constant: it trains the gate, whose step has no gradient. All on activations of mean squared norm 1; here the mean
     norm is √d_in, so errors are divided by d_in and the gate's activations by √d_in, and published coefficients hold.
 
-    Reference: Rajamanoharan et al. 2024 (arXiv 2404.16014), section 3: encoder the decoder's transpose, biases and r_mag 0, Adam with
+    Reference: Rajamanoharan et al. 2024 (arXiv 2404.16014): encoder the decoder's transpose, biases and r_mag 0, Adam with
         beta1 = 0.
     """
 

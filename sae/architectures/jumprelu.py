@@ -26,7 +26,7 @@ class JumpReluDictionary(Dictionary):
     The step has a straight-through gradient for θ alone (`sae.kernels.jumps`): besides what fires it needs the entries within half a
     bandwidth below the threshold, and no others.
 
-    Reference: Rajamanoharan et al. 2024 (arXiv 2407.14435), sections 3 and 4, and Lieberum et al. 2024, Gemma Scope (arXiv 2408.05147), section 3:
+    Reference: Rajamanoharan et al. 2024 (arXiv 2407.14435), sections 3 and 4, and Lieberum et al. 2024, Gemma Scope (arXiv 2408.05147):
         no pre-encoder bias, W_dec He-uniform with rows normalised, W_enc its transpose, biases 0; Adam with beta1 = 0, a cosine warm-up of the
         rate and a linear one of the penalty. Adam moves log θ by about its rate a step, so short runs need a threshold that
         starts near where it ends, and a wider window.

@@ -22,7 +22,7 @@ class MatryoshkaDictionary(BatchTopKDictionary):
     where the groups of `group_fractions` do. All of them come of one sparse product: each row's features are split by group, decoded
     once, and summed up group after group.
 
-    Reference: Bussmann et al. 2025 (arXiv 2503.17547), section 3, with the mean over prefixes of their code where the paper has the sum; the
+    Reference: Bussmann et al. 2025 (arXiv 2503.17547), with the mean over prefixes of their code where the paper has the sum; the
         default fractions are SAEBench's. Deviation: normalised errors, as in `BatchTopKDictionary`. Their code shares features out with
         BatchTopK over all groups together, as here.
     """

@@ -25,7 +25,7 @@ class PAnnealingDictionary(ReluDictionary):
     run. Whenever it changes, λ is multiplied by mean(Σ f^p) / mean(Σ f^p') over a queue of recent batches, so that the penalty as a
     whole stays as it was. The queue and the factor are buffers: a resumed run goes on with them.
 
-    Reference: Karvonen et al. 2024 (arXiv 2408.00113), section 4, and their code (PAnnealTrainer, sparsity function Lp^p): the fractions run
+    Reference: Karvonen et al. 2024 (arXiv 2408.00113), and their code (PAnnealTrainer, sparsity function Lp^p): the fractions run
         from anneal_start to anneal_end inclusive, so with the default end of 1, p_end itself is the value after the
         last step. The start is that of their AutoEncoder.
     """

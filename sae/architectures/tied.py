@@ -20,7 +20,7 @@ class TiedDictionary(Dictionary):
     L = mean over the batch of (1/d_in) ‖x − x̂‖² + l1_coefficient Σ_i f_i. W_dec is D, W_enc its transpose, b_dec 0: none of them a
     parameter. Nothing constrains the length of a row of M, which has no effect but on how fast Adam turns it.
 
-    Reference: Cunningham et al. 2023 (arXiv 2309.08600), section 2, and their code (FunctionalTiedSAE): Xavier-uniform M, b_enc = 0,
+    Reference: Cunningham et al. 2023 (arXiv 2309.08600), and their code (FunctionalTiedSAE): Xavier-uniform M, b_enc = 0,
         both terms means over the batch. Their coefficient of the main results, 8.577e-4, is for activations in raw units.
     """
 

@@ -22,7 +22,7 @@ class TopKDictionary(Dictionary):
     L = Σ‖x − x̂‖² / Σ‖x − x̄‖² + aux_coefficient · Σ‖e − ê‖² / Σ‖e − ē‖², where e = x − x̂ is taken as a constant and ê = f_aux W_dec
     comes from the aux_k largest features among the dead. Of equal pre-activations the lowest feature id is kept.
 
-    Reference: Gao et al. 2024 (arXiv 2406.04093), sections 2.3 and A.2. Deviation: their released code rescales the new encoder so
+    Reference: Gao et al. 2024 (arXiv 2406.04093), TopK and AuxK. Deviation: their released code rescales the new encoder so
         that outputs are as long as inputs, which they found of no clear use; not done here.
     """
 

@@ -3,7 +3,7 @@
 A step has no gradient almost everywhere. In its place stands an estimate of the derivative of the *expected* step: the density of
 values near the threshold, by a rectangle K(u) = 1[|u| < 1/2] of a given bandwidth ε around it.
 
-Reference: Rajamanoharan et al. 2024 (arXiv 2407.14435), section 3, equations 11 and 12.
+Reference: Rajamanoharan et al. 2024 (arXiv 2407.14435), sections 3 and 4.
 """
 
 import torch

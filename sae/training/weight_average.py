@@ -12,7 +12,7 @@ class WeightAverage:
 
     Divided by the sum of its weights, the average owes nothing to the initial weights.
 
-    Reference: Gao et al. 2024 (arXiv 2406.04093), appendix A: an exponential moving average of weights, 0.999.
+    Reference: Gao et al. 2024 (arXiv 2406.04093): an exponential moving average of weights, 0.999.
 
     Args:
         dictionary: the one that is averaged.

@@ -1,4 +1,4 @@
-"""A whole TopK training step on a GPU, at three widths, against the encode product and the peers' steps (SAELens with autocast, sparsify)."""
+"""A whole TopK training step on a GPU, at three widths, against a bfloat16 encode product and the peers' steps (SAELens with autocast, sparsify)."""
 
 import tempfile
 from pathlib import Path

@@ -25,6 +25,7 @@ from tests.benchmarks.peers import Peer
 HOOKPOINT = "blocks.0.mlp.hook_post"
 BATCH, D_IN, D_SAE, L0, K = 4096, 512, 4096, 50, 32
 NUM_STEPS = 100_000
+OWN = ("monosem", "monosem_bfloat16", "encode_product")
 
 
 def real_batch(batch: int = BATCH) -> Tensor:
@@ -58,9 +59,10 @@ def our_run(x: Tensor, architecture: str, d_sae: int = D_SAE, encode_dtype: str 
 
 
 def own_sides(x: Tensor, run: DictionaryRun) -> dict[str, Callable[[], float]]:
-    """Seconds of our step and of the encode product alone."""
-    W_enc = torch.randn(x.shape[1], run.dictionary.d_sae, device=x.device)
-    return {"monosem": lambda: seconds_of(lambda: run.train_on(x)), "encode_product": lambda: seconds_of(lambda: torch.mm(x, W_enc))}
+    """Seconds of our step and of the encode product alone: in float32 on a CPU whatever the step does, on a GPU in the step's own precision."""
+    dtype = run.dictionary.encode_dtype if x.is_cuda else torch.float32
+    rows, W_enc = x.to(dtype), torch.randn(x.shape[1], run.dictionary.d_sae, device=x.device, dtype=dtype)
+    return {"monosem": lambda: seconds_of(lambda: run.train_on(x)), "encode_product": lambda: seconds_of(lambda: torch.mm(rows, W_enc))}
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -100,7 +102,9 @@ def beside_peers(architecture: str, encode_dtype: str, rounds: int) -> tuple[dic
         run = our_run(x, architecture, encode_dtype=encode_dtype)
         peers = peer.ask(action="prepare", architecture=architecture, batch_path=f"{scratch}/batch.pt", d_sae=D_SAE, k=K, l0=L0)["l0"]
         theirs = {name: lambda name=name: float(peer.ask(action="step", peer=name)["seconds"]) for name in peers}
-        times = medians(own_sides(x, run) | theirs, rounds)
+        by_bfloat16 = our_run(x, architecture, encode_dtype="bfloat16")
+        also = {"monosem_bfloat16": lambda: seconds_of(lambda: by_bfloat16.train_on(x))} if encode_dtype == "float32" else {}
+        times = medians(own_sides(x, run) | also | theirs, rounds)
     l0 = {"monosem": run.dictionary.encode_sparse(x).l0} | peers
     sizes = {"batch": BATCH, "d_in": D_IN, "d_sae": D_SAE, "threads": 2}
     return times, {**sizes, "milliseconds": {name: round(1e3 * value, 1) for name, value in times.items()}, "l0": l0}
@@ -109,5 +113,5 @@ def beside_peers(architecture: str, encode_dtype: str, rounds: int) -> tuple[dic
 def ratios_of(times: dict[str, float]) -> dict[str, float]:
     """Our step as a multiple of the encode product; each peer's, and the fastest one's, as a multiple of ours."""
     ours = times["monosem"]
-    peers = {name: value / ours for name, value in times.items() if name not in ("monosem", "encode_product")}
+    peers = {name: value / ours for name, value in times.items() if name not in OWN}
     return {"encode_product": ours / times["encode_product"], **peers, "fastest_peer": min(peers.values())}
