@@ -23,7 +23,7 @@ from sae.interpretation.index import RangeIndexer, index_range, read_texts
 from sae.interpretation.language_model.config import LanguageModelConfig
 from sae.interpretation.neighbours import find_neighbours, similar_directions
 from sae.interpretation.passages import load_passages
-from sae.interpretation.planning import SPLITS, InterpretationJob, control_sources, dictionary_sources, shuffled_sources, source_plan
+from sae.interpretation.planning import SPLITS, InterpretationJob, all_sources, source_plan
 from sae.interpretation.reading import read_codes, read_logits
 from sae.interpretation.records import Budget
 from sae.interpretation.source_directory import (
@@ -103,13 +103,8 @@ def interpret(
     corpus, store = TokenCorpus(Place(corpus_url)), Store(Place(store_url))
     if store.plan.corpus_digest != corpus.manifest.digest:
         raise PlanError(f"{store_url} was harvested from another corpus than {corpus_url}: interpret with the corpus of the store")
-    hookpoint, dictionaries = dictionary_sources({name: absolute_url(url) for name, url in dictionary_urls.items()}, store)
     budget = Budget(**{name: getattr(config, name) for name in Budget.model_fields})
-    specs = [
-        *dictionaries,
-        *control_sources(budget, store.plan.hookpoints[hookpoint], Place(dictionaries[0].url)),
-        *shuffled_sources(budget, hookpoint, store, subject),
-    ]
+    hookpoint, specs = all_sources(budget, {name: absolute_url(url) for name, url in dictionary_urls.items()}, store, subject)
     plans = {spec.name: source_plan(spec, hookpoint, store, budget) for spec in specs}
     output = Place(output_url)
     for name, plan in plans.items():

@@ -87,7 +87,7 @@ def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable
     """
     low, high = rows
     wanted = int(np.clip(COUNTED_FIRINGS // max(len(read_firings(place, keys[0])[0]), 1), 1, len(keys)))
-    both, single, tokens = None, 0, 0
+    both, single, tokens = np.zeros((high - low, 0)), np.zeros(0), 0
     for run in (number * len(keys) // wanted for number in range(wanted)):
         positions, _, offsets = read_firings(place, keys[run])
         there = readable[run * run_tokens : (run + 1) * run_tokens]
@@ -97,12 +97,12 @@ def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable
         )
         ours = code[:, low:high]
         counts = ours.toarray().T @ code.toarray() if code.nnz > DENSE * code.shape[0] * code.shape[1] else (ours.T @ code).toarray()
-        both = counts if both is None else both + counts
-        single, tokens = single + np.diff(offsets), tokens + code.shape[0]
-    single = np.asarray(single, np.float64)  # the product of four counts does not fit into 64 bits
+        both = both + counts if both.size else counts.astype(np.float64)
+        # In floating point: the product of four counts does not fit into 64 bits.
+        single, tokens = np.diff(offsets) + (single if single.size else 0.0), tokens + code.shape[0]
     chance = np.outer(single[low:high], single)
     spread = np.sqrt(np.outer(single[low:high] * (tokens - single[low:high]), single * (tokens - single)))
-    phi = np.divide(tokens * both.astype(np.float64) - chance, spread, out=np.zeros_like(spread), where=spread > 0)
+    phi = np.divide(tokens * both - chance, spread, out=np.zeros_like(spread), where=spread > 0)
     phi[np.arange(high - low), np.arange(low, high)] = 0  # itself
     return _largest(phi)
 

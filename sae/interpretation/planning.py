@@ -47,6 +47,13 @@ class InterpretationJob:
         return passage_ids(corpus.num_sequences(SPLITS[used_for]), wanted)
 
 
+def all_sources(budget: Budget, urls: dict[str, str], store: Store, subject: SubjectConfig) -> tuple[str, list[SourceSpec]]:
+    """The hookpoint of the dictionaries, and what is interpreted: they, the neurons, the controls; the functions below say what it may raise."""
+    hookpoint, dictionaries = dictionary_sources(urls, store)
+    controls = control_sources(budget, store.plan.hookpoints[hookpoint], Place(dictionaries[0].url))
+    return hookpoint, [*dictionaries, *controls, *shuffled_sources(budget, hookpoint, store, subject)]
+
+
 def dictionary_sources(urls: dict[str, str], store: Store) -> tuple[str, list[SourceSpec]]:
     """The hookpoint that all dictionaries share, and each as a source.
 
