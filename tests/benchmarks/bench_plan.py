@@ -19,13 +19,13 @@ from tests.benchmarks.harvests import on_disk
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "configs" / "quickstart.yaml"
 SMALLER = [
-    "corpus.train_tokens=400_000",
-    "corpus.held_out_tokens=60_000",
-    "training.dictionaries.0.sae.d_sae=2048",
-    "training.dictionaries.1.sae.d_sae=2048",
-    "interpretation.explanation_sequences=512",
-    "interpretation.scoring_sequences=200",
-    "interpretation.max_features=512",
+    "corpus.train_tokens=300_000",
+    "corpus.held_out_tokens=40_000",
+    "training.dictionaries.0.sae.d_sae=1024",
+    "training.dictionaries.1.sae.d_sae=1024",
+    "interpretation.explanation_sequences=256",
+    "interpretation.scoring_sequences=100",
+    "interpretation.max_features=256",
 ]
 
 
