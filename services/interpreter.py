@@ -3,7 +3,7 @@
 Two pools, one after the other, that meet in the scratch directories of the output: the first holds the model and writes every firing
 by feature, the second holds the texts and takes ranges of features. What is fitted (PCA and the like) is fitted before, by workers
 of their own. What a worker holds is bounded: one run of sequences with its code, or the texts (about 100 bytes per token) and the firings of one
-range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more).
+range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more) and what finding their neighbours takes (`neighbours.co_firing`).
 """
 
 from typing import Any, Literal

@@ -21,7 +21,7 @@ NUM_NEIGHBOURS = 8  # of either sort are recorded
 HARD_NEIGHBOURS = 4  # of either sort, whose strongest places become hard negatives
 PLACES = 48  # strongest places of a neighbour that are looked at: at most of them the feature may fire itself
 COUNTED_FIRINGS = 2**24  # at most about so many are counted: of sources that fire everywhere, fewer runs of sequences
-DENSE = 0.02  # density from which a product of whole matrices is faster than one of sparse ones
+DENSE, DENSE_ENTRIES = 0.02, 2**26  # density from which a product of whole matrices is faster than one of sparse ones, and how large they may be
 DIRECTION_ROWS = 4096  # directions compared at once
 
 
@@ -80,7 +80,8 @@ def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable
     one, the other and both, `phi = (N n_ij - n_i n_j) / sqrt(n_i (N - n_i) n_j (N - n_j))`. Only positive ones count. Of sources that fire
     everywhere an even choice of the runs is counted.
 
-    Memory: 20 bytes for each pair of a row of the range and a row of the source, and one run of sequences.
+    Memory: 40 bytes for each pair of a row of the range and a row of the source, and one run of sequences (12 bytes a firing, or, where that is
+    faster, 4 bytes for each of at most `DENSE_ENTRIES` pairs of a token and a feature).
 
     Returns:
         Rows of the neighbours `[high - low, NUM_NEIGHBOURS]`, -1 beyond the last, and their phi, 0 there.
@@ -96,7 +97,8 @@ def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable
             (np.ones(len(positions), np.float32), rows_there[positions - run * run_tokens], offsets), shape=(int(there.sum()), len(offsets) - 1)
         )
         ours = code[:, low:high]
-        counts = ours.toarray().T @ code.toarray() if code.nnz > DENSE * code.shape[0] * code.shape[1] else (ours.T @ code).toarray()
+        entries = code.shape[0] * code.shape[1]
+        counts = ours.toarray().T @ code.toarray() if DENSE * entries < code.nnz and entries <= DENSE_ENTRIES else (ours.T @ code).toarray()
         both = both + counts if both.size else counts.astype(np.float64)
         # In floating point: the product of four counts does not fit into 64 bits.
         single, tokens = np.diff(offsets) + (single if single.size else 0.0), tokens + code.shape[0]
