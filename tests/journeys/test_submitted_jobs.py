@@ -1,5 +1,6 @@
 """Jobs on a real cluster of two nodes: submitted, followed, killed with a node, submitted again."""
 
+import json
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import yaml
 from sae.storage import Place
 from tests.journeys.conftest import ROOT
 from tests.real_cluster import RAY, RealCluster
+from tests.sae.training.stores import HOOKPOINT, planted_activations, planted_directions, write_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -103,6 +105,45 @@ def test_the_exit_code_is_the_jobs_own_and_a_wrong_token_is_said(submit, tiny_ru
     assert (code, log.count("\n")) == (2, 1), log
     assert "refuses the token" in log
     assert "wrong" * 8 not in log
+
+
+def test_a_training_that_loses_a_node_goes_on_with_one_worker_and_ends(submit, cluster, tmp_path):
+    """Two workers share every batch; the node of one dies in the middle, and the other takes all the steps that are left."""
+    num_steps = 240
+    write_store(Place(tmp_path / "store"), planted_activations(16 * num_steps, planted_directions(8, 4)))
+    dictionary = {"name": "topk", "sae": {"architecture": "topk", "d_sae": 8, "k": 2}}
+    run = {
+        "output": str(tmp_path / "run"),
+        "store": str(tmp_path / "store"),
+        "harvest": {"hookpoints": [HOOKPOINT]},
+        "training": {"dictionaries": [dictionary], "batch_size": 16, "log_every": 1, "checkpoint_seconds": 0},
+        "trainer": {"num_workers": 2, "min_workers": 1, "parallel": "data", "num_cpus": 1},
+    }
+    node = cluster.add_node()
+    job = submit("train", run, "--follow")
+    dictionaries = Place(tmp_path / "run" / "dictionaries")
+    wait_for_step(dictionaries, 20, job)
+    cluster.kill(node)
+    killed, step = time.monotonic(), last_step(dictionaries)
+    code, log = finished(job)
+    assert code == 0, log
+    print(f"ended {time.monotonic() - killed:.1f} s after the node's death at step {step}")
+    assert step < num_steps
+    assert dictionaries.get_json("topk/result.json")["steps"] == num_steps
+    rows = [json.loads(line) for line in dictionaries.get("topk/training.jsonl").splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, num_steps + 1))
+
+
+def last_step(dictionaries):
+    return max((int(key.split("step-")[1].split("-")[0]) for key in dictionaries.list("state/topk") if "step-" in key), default=0)
+
+
+def wait_for_step(dictionaries, step, job):
+    deadline = time.monotonic() + 200
+    while last_step(dictionaries) < step:
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline, "the training does not get on"
+        time.sleep(0.05)
 
 
 def wait_for_receipts(store, number, job):
