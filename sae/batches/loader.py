@@ -1,6 +1,8 @@
 """Reading the batches of the order from a store, a few ahead of their use."""
 
+import contextlib
 import copy
+import ctypes
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -109,7 +111,7 @@ class Batches:
         runs = deque(range(first, min(first + length, stop)) for first in range(start, stop, length))
         ended, ahead = threading.Event(), deque[Future[list[Tensor]]]()
         opener = ReadAhead(self.store, self.hookpoint, self.order, self.span, stop, ended)
-        pool = _single_threaded(READING_THREADS)
+        pool = ThreadPoolExecutor(READING_THREADS, "batches", _compute_alone)
         try:
             for first in range(start, stop, length):
                 opener.reach(first)
@@ -146,19 +148,14 @@ class Batches:
         return self.order.slices(n)
 
 
-def _single_threaded(count: int) -> ThreadPoolExecutor:
-    """Threads in each of which torch computes alone, so that a copy need not be cut into what it would not share out."""
-    pool, ready, threads = ThreadPoolExecutor(count, "batches"), threading.Barrier(count + 1), torch.get_num_threads()
+def _compute_alone() -> None:
+    """Let torch take no other threads for what this one does, so that a copy need not be cut; nothing where its threads are not OpenMP's.
 
-    def begin() -> None:
-        torch.set_num_threads(1)  # of this thread, and of those that begin from now on …
-        ready.wait()
-
-    for _ in range(count):
-        pool.submit(begin)
-    ready.wait()
-    torch.set_num_threads(threads)  # … which are to have what they would have had
-    return pool
+    `torch.set_num_threads` would do it for all threads of the process.
+    """
+    torch.get_num_threads()  # the first call in a thread sets its number
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).omp_set_num_threads(1)
 
 
 def batch_order(plan: StorePlan, shard_rows: list[int], hookpoint: str, batch_size: int, seed: int) -> BatchOrder:

@@ -2,11 +2,13 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from sae.batches import loader
 from sae.batches.loader import Batches
 from sae.errors import CorruptObjectError, HookpointError, InputError
 from sae.storage import Place
@@ -134,6 +136,28 @@ def test_a_local_shard_is_verified_once_however_often_and_by_however_many_it_is_
     for _ in Batches(store, HOOKPOINT, batch_size=20, seed=0, epochs=2).iterate():
         pass
     assert len(verified) == 20
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_torch_computes_alone_in_threads_that_read_and_as_before_in_all_others(two_threads, store, monkeypatch):
+    found = []
+    original = loader.copy_rows
+    monkeypatch.setattr(loader, "copy_rows", lambda wanted: (found.append(torch.get_num_threads()), original(wanted)))
+    batches = Batches(store, HOOKPOINT, batch_size=10)
+    ahead = dict(batches.iterate(stop=4))
+    assert set(found) == {1}
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
+    for n, batch in ahead.items():
+        assert torch.equal(batches.batch(n), batch)
+    assert found[-1] == 2  # here a copy has to be cut
 
 
 def test_what_cannot_be_is_an_error(store):
