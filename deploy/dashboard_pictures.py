@@ -77,7 +77,7 @@ def draw_panel(axes: Axes, panel: Panel, series: Series) -> None:
         times = [datetime.fromtimestamp(when, UTC) for when, _ in values]
         axes.plot(times, [factor * value for _, value in values], label=name, linewidth=1.3, marker="." if len(values) < 3 else None)
     axes.set_ylabel(unit, fontsize=8)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylim(bottom=min(0.0, *(factor * value for values in series.values() for _, value in values)))
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
     axes.tick_params(labelsize=7)
     axes.grid(color="0.9")
