@@ -69,7 +69,8 @@ class ConceptWorker:
         """What is at the drawn tokens of sequences `[start, stop)`."""
         start, stop = task
         tokens = self.job.tokens
-        neurons, features = [], {name: [] for name in self.dictionaries}
+        neurons: list[np.ndarray] = []
+        features: dict[str, list[csr_array]] = {name: [] for name in self.dictionaries}
         for first in range(start, stop, self.job.sequences_per_forward):
             last = min(first + self.job.sequences_per_forward, stop)
             low, high = np.searchsorted(tokens.rows, [first, last])

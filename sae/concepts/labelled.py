@@ -137,11 +137,11 @@ def _document(line: str, config: ConceptsConfig, where: str) -> tuple[str, str]:
         document = json.loads(line)
     except ValueError:
         raise InputError(f"{where} is not JSON: expected one object a line with {config.text_field!r} and {config.label_field!r}") from None
-    values = [document.get(field) if isinstance(document, dict) else None for field in (config.text_field, config.label_field)]
-    if not all(isinstance(value, str) and value.strip() for value in values):
+    text, label = (document.get(field) if isinstance(document, dict) else None for field in (config.text_field, config.label_field))
+    if not (isinstance(text, str) and isinstance(label, str) and text.strip() and label.strip()):
         keys = ", ".join(document) if isinstance(document, dict) else type(document).__name__
         raise InputError(f"{where} holds {keys[:200]}, expected texts under {config.text_field!r} and {config.label_field!r}: set the fields' names")
-    return values[0], values[1]
+    return text, label
 
 
 def _halves(found: dict[str, str], path: str) -> LabelledDocuments:

@@ -1,5 +1,8 @@
 """Concept detection as a whole: detectors of features beside those of neurons, their table for people and their files.
 
+The halves keep the choice of a detector apart from its measurement. Subject and dictionaries may have been trained on both: to say something
+about text that they never saw, name such text. Tokens are drawn evenly from the labels, so a rare label counts as much as a common one.
+
 ::
 
     <output>/detectors.arrow    a detector a row: source (a dictionary's name, or `neurons`), then the fields of
@@ -166,7 +169,7 @@ def finished_concepts(place: Place, inputs: ConceptInputs) -> ConceptReport | No
 
 def concepts_table(report: ConceptReport) -> str:
     """The report for people: the best single unit of every label and source, then the mean F1 of every kind of detector."""
-    rows = [("label", "source", "unit", "F1 [95 %]", "sensitivity", "specificity", "proxy r")]
+    rows: list[tuple[str, ...]] = [("label", "source", "unit", "F1 [95 %]", "sensitivity", "specificity", "proxy r")]
     for label in report.labels:
         for source in report.sources:
             best = next(each for each in source.detectors if each.kind == "single" and each.label == label.label)
@@ -185,7 +188,7 @@ def concepts_table(report: ConceptReport) -> str:
 
 
 def _means(report: ConceptReport) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for source in report.sources:
         for kind, each in source.kinds.items():
             low, high = each.mean_f1_interval

@@ -57,7 +57,7 @@ class FeatureWeights:
 def feature_weights(dictionary: Dictionary) -> FeatureWeights:
     """The figures of a dictionary's weights."""
     encoder, decoder = dictionary.W_enc.T.float(), dictionary.W_dec.float()
-    bias = dictionary.b_gate if dictionary.architecture == "gated" else dictionary.b_enc
+    bias: Tensor = dictionary.get_parameter("b_gate" if dictionary.architecture == "gated" else "b_enc")
     alike = encoder.shape == decoder.shape
     cosine = torch.cosine_similarity(encoder, decoder, dim=1) if alike else torch.full((len(encoder),), torch.nan)
     found = (bias, torch.linalg.vector_norm(encoder, dim=1), cosine, _max_cosines(encoder), _max_cosines(decoder))
