@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from sae.errors import HookpointError, InputError, WidthError
-from sae.subject import Subject, SubjectConfig
+from sae.subject import Subject, SubjectConfig, load_tokenizer
 
 MLP = "blocks.0.mlp.hook_post"
 
@@ -114,9 +114,11 @@ def test_a_hookpoint_without_a_vector_for_each_token_is_refused(subject, name, r
         subject.width(name)
 
 
-def test_a_missing_model_directory_is_an_input_error():
-    with pytest.raises(InputError, match="no model directory"):
-        Subject.load(SubjectConfig(model="./nowhere"))
+@pytest.mark.parametrize("load", [Subject.load, load_tokenizer])
+@pytest.mark.parametrize("model", ["./nowhere", "/no/where", "~/nowhere", "runs/subjects/nowhere"])  # the hub has no name with two slashes
+def test_a_missing_model_directory_is_an_input_error(load, model):
+    with pytest.raises(InputError, match=f"^no model directory at '{model}'"):
+        load(SubjectConfig(model=model))
 
 
 def restated_effects(plain, written):
