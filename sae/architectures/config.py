@@ -52,7 +52,9 @@ class TiedConfig(Config):
     architecture: Literal["tied"] = "tied"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l1_coefficient: NonNegativeFloat = Field(
-        0.005, description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units"
+        0.005,
+        description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units; "
+        "the default gave an L0 of 22 in 400 steps on the embedded model's MLP",
     )
 
 
@@ -96,7 +98,9 @@ class JumpReluConfig(Config):
     architecture: Literal["jumprelu"] = "jumprelu"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l0_coefficient: NonNegativeFloat = Field(
-        5e-3, description="weight of the number of features that fire against the squared error over the mean squared norm"
+        5e-3,
+        description="weight of the number of features that fire against the squared error over the mean squared norm; "
+        "the default gave an L0 of 33 in 400 steps on the embedded model's MLP",
     )
     bandwidth: PositiveFloat = Field(
         0.05, description="width of the window around a threshold, in mean norms of an activation; 0.001 in the source, whose runs are much longer"
@@ -112,7 +116,9 @@ class GatedConfig(Config):
     architecture: Literal["gated"] = "gated"
     d_sae: PositiveInt = Field(4096, description="number of features")
     l1_coefficient: NonNegativeFloat = Field(
-        0.5, description="weight of the sum of a vector's gate activations, in mean norms, against the squared error over the mean squared norm"
+        0.25,
+        description="weight of the sum of a vector's gate activations, in mean norms, against the squared error over the mean squared norm; "
+        "the default gave an L0 of 55 in 400 steps on the embedded model's MLP, 0.5 one of 11",
     )
 
 
