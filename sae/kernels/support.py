@@ -1,6 +1,6 @@
 """Which coordinates fire, found block by block: all pre-activations of a batch are many times the batch itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -123,7 +123,8 @@ def _by_blocks(
     block = block_rows(width)
     buffer = centered.new_empty(min(block, len(centered)), width)
     found = [select(torch.addmm(b_enc, rows, W_enc, out=buffer[: len(rows)])) for rows in centered.split(block)]
-    return SparseFeatures(*joined(found), width)
+    row_pointers, feature_ids, values = joined(found)
+    return SparseFeatures(row_pointers, feature_ids, values, width)
 
 
 def block_rows(width: int) -> int:
@@ -131,7 +132,7 @@ def block_rows(width: int) -> int:
     return max(BLOCK_ROWS, BLOCK_ENTRIES // max(width, 1))
 
 
-def joined(blocks: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def joined(blocks: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Row pointers of successive blocks of rows as one, followed by whatever else is known of the entries, end to end."""
     pointers, *others = zip(*blocks, strict=True)
     counts = torch.cat([each.diff() for each in pointers])
