@@ -62,10 +62,3 @@ def test_a_two_layer_model_is_evaluated_at_its_residual_stream(tiny_run, two_lay
     assert [label["label"] for label in concepts["labels"]] == ["code", "numbers"]
     signs = {sign for source in concepts["sources"] for detector in source["detectors"] for sign in detector["signs"]}
     assert signs <= {1, -1}
-    again = monosem("concepts", config=config)
-    assert again.returncode == 0, again.stderr
-    assert "mean F1 over labels" in again.stdout
-
-    refused = monosem("concepts", "evaluation.concepts.text=null", config=config | {"output": str(output)})
-    assert refused.returncode == 2
-    assert "set evaluation.concepts.text" in refused.stderr
