@@ -23,7 +23,7 @@ from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import CORES, on_disk
 from tests.benchmarks.peers import Peer
 
-SEQUENCES, REPEATS = 128, 3
+SEQUENCES, REPEATS = 64, 3
 
 
 def measure() -> Measurement:
