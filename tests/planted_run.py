@@ -19,6 +19,14 @@ HOSTILE_EXPLANATION = f"fires on {HOSTILE} & <b>bold</b> <!-- a comment"
 WORDS = [" the", " of", " def", " return", " import", " class", " self", " value", " array", " if", " not", " is", " in", " None", "(", ")", ":"]
 VOCABULARY = ["<|endoftext|>", "\n", "    ", "\t", HOSTILE, "\u202eright to left", "\\xe2\\x80", " naïve", " 日本", *WORDS]
 TEXT_LENGTH = 21
+HELD_OUT_MEDIANS = {
+    **{"firing_precision": 0.76, "firing_recall": 0.33, "firing_f1": 0.46, "variance_explained": 0.41},
+    **{"score_all_tokens": 0.67, "spearman_all_tokens": 0.21, "score_hard": None},
+}
+DENSITY_CLUSTERS = {
+    "ultra_low": {"num_features": 128, "median_density": 2e-7, "median_encoder_bias": -1.25, "median_encoder_decoder_cosine": 0.12},
+    "others": {"num_features": 3968, "median_density": 0.0021, "median_encoder_bias": -0.5, "median_encoder_decoder_cosine": 0.82},
+}
 
 
 def write_run(run: Place, num_features: int) -> Place:
@@ -134,6 +142,7 @@ def evaluation(name: str, number: int) -> dict:
         "ultra_low_density_fraction": None,
         "share_above_1_percent": 0.08,
         "share_above_10_percent": 0.002,
+        "density_clusters": None if number else DENSITY_CLUSTERS,
         "density_histogram": {"log10_edges": edges, "counts": counts, "never": 49},
     }
 
@@ -250,7 +259,9 @@ def write_interpretation(run: Place, source: str, quality: float, num_features: 
     median = float(np.median(scores))
     summary = {"source": source, "explanation_score_median": median, "explanation_score_interval": [median - 0.02, median + 0.02]}
     counts = {"num_examined": len(rows), "num_live": len(rows) - 1, "num_scored": len(scores)}
-    place.put_json("summary.json", summary | counts | {"explanation_tokens": 522_240, "scoring_tokens": 130_560})
+    place.put_json(
+        "summary.json", summary | counts | {"explanation_tokens": 522_240, "scoring_tokens": 130_560, "held_out_medians": HELD_OUT_MEDIANS}
+    )
 
 
 def feature_row(feature: int, word: int, score: float | None, silent: bool, draw: np.random.Generator) -> dict:
@@ -275,6 +286,12 @@ def feature_row(feature: int, word: int, score: float | None, silent: bool, draw
         "score_spearman": score,
         "score_pearson": score,
         "score_all_tokens": score,
+        "firing_precision": None if silent else 0.75,
+        "firing_recall": None if silent else 0.3,
+        "firing_f1": None if silent else 0.4286,
+        "variance_explained": None if silent else -0.125,
+        "co_firing": [{"feature": feature + 3 * away, "phi": 0.9 / away} for away in (1, 2)],
+        "similar": [{"feature": 100_000, "cosine": 0.9}, {"feature": max(feature - 3, 0), "cosine": 0.5}],
         "not_scored_reason": "silent" if silent else None,
         "single_token": None if silent else feature % 2 == 0,
         "top_logits": [] if silent else effects,

@@ -17,8 +17,9 @@ from sae.architectures.registry import ARCHITECTURES
 from sae.interoperability.dictionary_learning import dict_class_of
 from sae.interoperability.origin import Json, Origin
 from sae.interoperability.raw_form import RawForm
+from sae.report.figures import GROUPS, LOSSES
 from sae.report.gather import value_at
-from sae.report.numbers import GROUPS, LOSSES, interval_at, shown, shown_interval
+from sae.report.numbers import interval_at, shown, shown_interval
 
 CARD_KEY = "README.md"
 UNKNOWN_LICENSE = "unknown"

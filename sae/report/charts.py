@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sae.report import plots
+from sae.report.figures import LOSSES
 from sae.report.gather import RunRecord, value_at
-from sae.report.numbers import LOSSES, interval_of, shown
+from sae.report.numbers import interval_of, shown
 
 SCORE_LIMITS = (-0.25, 1.0)
 

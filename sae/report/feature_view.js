@@ -140,8 +140,28 @@ function facts(feature) {
     ["Maximum", number(feature.m), "largest activation found"],
     ["Fires on", feature.z === null ? "–" : feature.z ? "one token" : "several tokens", "whether all of its top examples peak on the same token"],
   ];
+  if (feature.o) {
+    const [precision, recall, f1, variance] = feature.o.map((value) => value.toFixed(2).replace("-", "−"));
+    pairs.push(["Precision / recall / F1", `${precision} / ${recall} / ${f1}`, "of the held-out tokens that the explanation says fire, the share that does; of those that fire, the share it says so of; both in one"]);
+    pairs.push(["Variance explained", variance, "of the activation over all held-out tokens, by the explanation"]);
+  }
   return element("dl", { class: "facts" }, ...pairs.map(([name, value, says]) =>
     element("div", { title: says }, element("dt", {}, name), element("dd", {}, value))));
+}
+
+function nearList(title, source, near) {
+  const rows = near.map(([other, measure]) => element("li", {},
+    element("a", { href: `#${encodeURIComponent(source.name)}/${other}` }, String(other)),
+    element("span", { class: "what" }, visible(source.known.get(other).e || "no explanation", false)),
+    element("span", { class: "amount" }, measure.toFixed(2))));
+  return rows.length ? element("div", {}, element("h5", {}, title), element("ol", { class: "near" }, ...rows)) : "";
+}
+
+// Neighbours of the feature that are in this file too.
+function neighbours(source, feature) {
+  if (!feature.f.length && !feature.y.length) return null;
+  return section("Features near it", null, element("div", { class: "two" },
+    nearList("Fire on the same tokens (phi)", source, feature.f), nearList("Write in its direction (cosine)", source, feature.y)));
 }
 
 function scale() {
@@ -162,6 +182,7 @@ function featureView(source, feature, tokens) {
     ...inWords(feature),
     element("div", { class: "two" }, patternList(feature) || "", activationHistogram(feature) || ""),
     logitEffects(feature),
+    neighbours(source, feature),
     scale(),
     ...exampleSections(feature, tokens),
   ].filter((part) => part !== null);

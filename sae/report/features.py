@@ -1,13 +1,17 @@
 """The features that travel inside the report: which ones, and how they are packed.
 
-The packed form (what `report.js` reads) is one JSON object: `tokens`, the texts of all tokens that appear, and `sources`, each with
-`name`, `label`, `note` and `features`. Of a feature: `i` its index, `e` explanation, `p` patterns [text, predicted activation], `s` score, `z` 1 if
-it fires on a single token, `d` density, `m` largest activation, `h` counts of its activation histogram, `u` and `b` the most raised and most
-lowered tokens [text, effect], `x` examples; where there are such, `l` explanations in words [explainer, sentence, outcome, scores [name, value],
-notes] and `v` what people said [rater, points, words]. Of an example: `k` kind (0 top, 1 interval, 2 scoring), `w` [split, sequence, first position],
-`c` index of the token it was chosen for, `t` token numbers, `a` activations and `q` predictions as pairs (index, share of `m` in thousandths).
+The packed form (what `report.js` reads, compressed with gzip and written in base64) is one JSON object: `tokens`, the texts of all tokens there,
+and `sources`, each with `name`, `label`, `note` and `features`. Of a feature: `i` its index, `e` explanation, `p` patterns [text, predicted
+activation], `s` score, `z` 1 if it fires on a single token, `d` density, `m` largest activation, `h` counts of its activation histogram, `u` and `b`
+the most raised and most lowered tokens [text, effect], `f` and `y` the features of this file that fire with it [feature, phi] and that write like it
+[feature, cosine], `x` examples; where there are such, `o` precision, recall and F1 of firing and variance explained, `l` explanations in words
+[explainer, sentence, outcome, scores [name, value], notes] and `v` what people said [rater, points, words]. Of an example: `k` kind (0 top, 1
+interval, 2 scoring), `w` [split, sequence, first position], `c` index of the token it was chosen for, `t` token numbers, `a` activations and `q`
+predictions as pairs (index, share of `m` in thousandths).
 """
 
+import base64
+import gzip
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +26,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sae.config import Config
 from sae.rating.packing import TokenNumbers, pairs
 from sae.report.gather import ExplainedSource
+from sae.report.held_out import check_columns, packed_figures, packed_near
 from sae.report.words import packed_words, words_of
 from sae.storage import Place
 
@@ -37,7 +42,9 @@ class BrowserConfig(Config):
     scoring_examples: NonNegativeInt = Field(8, description="examples with predicted beside true activations")
     patterns: NonNegativeInt = Field(10, description="patterns of an explanation, strongest first")
     logits: NonNegativeInt = Field(8, description="most raised and most lowered tokens, each")
-    max_data_bytes: PositiveInt = Field(14_000_000, description="bytes of all features together; past it fewer features are taken")
+    max_data_bytes: PositiveInt = Field(
+        16_000_000, description="bytes of all features together, before compression; past it fewer features are taken"
+    )
     seed: NonNegativeInt = Field(0, description="of the sample of features")
 
 
@@ -47,7 +54,7 @@ Said = Mapping[tuple[str, int], Sequence[tuple[str, float, str]]]
 def feature_data(
     run: Place, sources: Sequence[ExplainedSource], token_texts: Sequence[str] | None, config: BrowserConfig, said: Said | None = None
 ) -> str:
-    """The packed features of all sources as JSON that cannot end the script element it stands in; `said` is what people said of them."""
+    """The packed features of all sources as JSON; `said` is what people said of them."""
     tokens = TokenNumbers(token_texts)
     packed: dict[str, dict[str, Any]] = {}
     left = config.max_data_bytes
@@ -56,7 +63,7 @@ def feature_data(
         features, used = _pack_source(run, source, tokens, config, left // (len(sources) - place), said or {})
         packed[source.name] = {"name": source.name, "label": source.label, "note": _note(source, len(features)), "features": features}
         left -= used
-    return script_json({"tokens": tokens.texts, "sources": [packed[source.name] for source in sources]})
+    return compact_json({"tokens": tokens.texts, "sources": [packed[source.name] for source in sources]})
 
 
 def choose_features(source: ExplainedSource, config: BrowserConfig, rated: Sequence[int] = ()) -> list[int]:
@@ -69,12 +76,14 @@ def choose_features(source: ExplainedSource, config: BrowserConfig, rated: Seque
     return list(dict.fromkeys([*rated, *alternating]))[: config.features_per_source]
 
 
-def script_json(value: Any) -> str:
-    """`value` as compact JSON without `<`, `>` or `&`: it can neither end a script element nor begin a comment in one."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
+def compressed(data: str) -> str:
+    """`data` with gzip, in base64: two fifths of its size, and nothing in it that HTML could read as markup. The same bytes each time."""
+    return base64.b64encode(gzip.compress(data.encode(), 6, mtime=0)).decode()
+
+
+def compact_json(value: Any) -> str:
+    """`value` as JSON without a byte too many."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _note(source: ExplainedSource, shown: int) -> str:
@@ -91,21 +100,29 @@ def _pack_source(
     chosen = choose_features(source, config, [feature for name, feature in said if name == source.name])
     words = words_of(run, source.name, chosen)
     place = run.child("interpretation", source.name)
-    details = {row["feature"]: row for row in _read(place, "features.parquet", chosen).to_pylist()}
+    table = _read(place, "features.parquet", chosen)
+    check_columns(table, place.path("features.parquet"))
+    details = {row["feature"]: row for row in table.to_pylist()}
     examples = _read(place, "examples.parquet", chosen)
     starts = dict(_runs(examples["feature"].to_numpy()))
     features, used = [], 0
     for feature in chosen:
         start, stop = starts.get(feature, (0, 0))
         record = _pack_feature(details[feature], examples.slice(start, stop - start).to_pylist(), tokens, config)
+        record["f"], record["y"] = packed_near(details[feature], details.keys())
+        if (figures := packed_figures(details[feature])) is not None:
+            record["o"] = figures
         if feature in words:
             record["l"] = packed_words(words[feature])
         if (source.name, feature) in said:
             record["v"] = list(said[source.name, feature])
-        used += len(script_json(record).encode()) + 1
+        used += len(compact_json(record).encode()) + 1
         if used > budget:
             break
         features.append(record)
+    packed = {record["i"] for record in features}
+    for record in features:  # what the bytes left no room for has no card to lead to
+        record["f"], record["y"] = packed_near(details[record["i"]], packed)
     return features, used
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sae.rating.rubric import MOST
-from sae.report.numbers import EXPLAINED, GROUPS, LOSSES, Figure
+from sae.report.figures import EXPLAINED, GROUPS, HELD_OUT, LOSSES, NEIGHBOURS, OF_CLUSTERS, SPARSITY, ULTRA_LOW, Figure
 
 TM = "Bricken et al. 2023, Towards Monosemanticity"
 DELPHI = "Paulo et al. 2024 (arXiv 2410.13928)"
@@ -16,6 +16,7 @@ def _figure(name: str, says: str, formula: str, source: str = "") -> Figure:
 
 EXPLANATIONS = (
     EXPLAINED,
+    *HELD_OUT,
     _figure(
         "Single-token feature",
         "Easy to explain, so scores are given with and without them; a dictionary of a shuffled model holds little else.",
@@ -98,6 +99,7 @@ EFFECTS = (
         "d_i · W_out · W_U with the last layer norm made linear, less its median over the vocabulary; per unit of activation",
         f"{TM}, feature logit weights",
     ),
+    *NEIGHBOURS,
 )
 CONCEPTS = (
     _figure(
@@ -114,8 +116,9 @@ CONCEPTS = (
         f"{TM}, feature proxies",
     ),
 )
+CLUSTERS = (ULTRA_LOW, *OF_CLUSTERS)
 SECTIONS: tuple[tuple[str, tuple[Figure, ...]], ...] = (
-    *GROUPS.items(),
+    *((title, (*figures, *CLUSTERS) if title == SPARSITY else figures) for title, figures in GROUPS.items()),
     ("Cross-entropy and perplexity", LOSSES),
     ("Features", EFFECTS),
     ("Explanations by token patterns", EXPLANATIONS),

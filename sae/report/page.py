@@ -1,7 +1,7 @@
 """The report itself: what was gathered becomes one HTML file that loads nothing.
 
-Escaping: the template escapes every value (token texts and explanations come from arbitrary text), features travel as JSON that cannot
-close its script element and reach the page as text nodes, and the page's content security policy runs no script but the one whose
+Escaping: the template escapes every value (token texts and explanations come from arbitrary text), features travel compressed, in letters
+that cannot close a script element, and reach the page as text nodes, and the page's content security policy runs no script but the one whose
 digest it names. Only the drawings of `plots` and the files of this directory enter as they are.
 """
 
@@ -19,9 +19,10 @@ from sae.report.breakdowns import breakdown_drawings, worst_predictions
 from sae.report.charts import cross_entropy, density_histograms, score_distributions
 from sae.report.comparisons import comparisons
 from sae.report.concept_table import concept_table
-from sae.report.features import BrowserConfig, feature_data
+from sae.report.features import BrowserConfig, compressed, feature_data
 from sae.report.gather import Json, RunRecord, gather, summarise, value_at
 from sae.report.glossary import glossary
+from sae.report.held_out import COLUMNS, held_out_rows
 from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
 from sae.report.people import People, people_section
 from sae.report.script import own_file, page_script, script_digest
@@ -96,6 +97,8 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "scores": score_distributions(record),
         "score_columns": SCORE_COLUMNS,
         "score_rows": score_rows(record),
+        "held_out_columns": COLUMNS,
+        "held_out_rows": held_out_rows(record),
         "comparisons": comparisons(record),
         "words": words_table(record),
         "people": people[0],
@@ -105,7 +108,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "missing": missing(record, bool(groups), bool(density)),
         "origin": origin(record, summary),
         "configs": [("The resolved configuration", json.dumps(record.config, indent=1, ensure_ascii=False))] if record.config else [],
-        "feature_data": Markup(data) if data else None,
+        "feature_data": compressed(data) if data else None,
         "script": Markup(script),
         "script_digest": script_digest(script),
         "css": Markup(own_file("report.css")),

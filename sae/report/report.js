@@ -1,11 +1,16 @@
 "use strict";
 // The browser of features: a list one can search, filter and sort, and the feature named by the address (#source/feature).
 
-(function browse() {
+(async function browse() {
   const holder = document.getElementById("feature-data");
   if (!holder) return;
-  const data = JSON.parse(holder.textContent);
   const at = (id) => document.getElementById(id);
+  const data = await unpacked(holder.textContent).catch(() => null);
+  if (!data) {
+    at("features").hidden = false;
+    at("filters").closest(".browser").replaceWith("The features could not be unpacked: this browser is too old for it, or the file was damaged.");
+    return;
+  }
   const list = at("feature-list"), view = at("feature-view"), browser = at("features");
   const ROWS = 100;
   const filters = { score: "s", density: "d", maximum: "m" };
@@ -14,7 +19,13 @@
   let current = null;
   let order = [];
 
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  }
+
   for (const each of data.sources) {
+    each.known = new Map(each.features.map((feature) => [feature.i, feature]));
     for (const feature of each.features) {
       const top = feature.u.map(([token]) => token);
       const said = [...(feature.l || []).map(([, sentence]) => sentence || ""), ...(feature.v || []).map(([, , words]) => words)];
@@ -116,7 +127,7 @@
     if (!sources.has(name)) return;
     choose(name);
     const wanted = Number(location.hash.slice(slash + 1));
-    const feature = source.features.find(({ i }) => i === wanted);
+    const feature = source.known.get(wanted);
     show(feature || null);
     if (!feature) view.replaceChildren(element("p", { class: "note" }, `Number ${wanted} of ${source.label} is not among those in this file. ${source.note}`));
     const top = at("feature-detail").getBoundingClientRect().top;

@@ -1,5 +1,10 @@
 """One planted run for all tests of the report."""
 
+import base64
+import gzip
+import json
+import re
+
 import pytest
 from planted_run import VOCABULARY, write_concepts, write_interpretation, write_ratings, write_run, write_words
 
@@ -10,6 +15,17 @@ from sae.storage import Place
 def token_texts():
     """The text of every token of the planted vocabulary."""
     return VOCABULARY
+
+
+@pytest.fixture(scope="session")
+def data_of():
+    """What a report's page carries of the features."""
+
+    def unpack(page):
+        packed = re.search(r'id="feature-data">([A-Za-z0-9+/=]+)</script>', page)[1]
+        return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+    return unpack
 
 
 @pytest.fixture(scope="session")

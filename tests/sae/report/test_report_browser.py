@@ -68,7 +68,7 @@ def open_page(browser, address):
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(address + fragment)
+        open_features(page, address + fragment)
         pages.append(page)
         return page
 
@@ -77,6 +77,12 @@ def open_page(browser, address):
         page.close()
     assert complaints == []
     assert {url.split("#")[0] for url in requests} <= {address, "data:,"}
+
+
+def open_features(page, address):
+    """Features are unpacked after the page was loaded."""
+    page.goto(address)
+    page.locator("#features:not([hidden])").wait_for(state="attached")
 
 
 def listed(page):
@@ -116,6 +122,25 @@ def test_tokens_are_highlighted_by_their_activation(open_page):
     assert strong != weak
 
 
+def test_a_card_shows_how_well_its_explanation_foretells_all_tokens_and_leads_to_its_neighbours(open_page):
+    page = open_page("#topk/6")
+    facts = page.locator("#feature-view .facts").inner_text()
+    assert "0.75 / 0.30 / 0.43" in facts
+    assert "−0.13" in facts or "−0.12" in facts  # -0.125 lies between
+    assert page.locator(".near a").all_inner_texts() == ["9", "12", "3"]
+    page.locator(".near a").nth(2).click()
+    api.expect(page.locator("#feature-name")).to_have_text("topk / 3")
+
+
+def test_a_damaged_file_says_that_its_features_could_not_be_unpacked(browser, run, address, tmp_path):
+    whole = run.get("browsed.html").decode()
+    (tmp_path / "damaged.html").write_text(whole.replace('id="feature-data">H4sI', 'id="feature-data">H4sX'))
+    page = browser.new_page()
+    open_features(page, f"file://{tmp_path}/damaged.html")
+    assert "could not be unpacked" in page.locator("#features").inner_text()
+    page.close()
+
+
 def test_scored_examples_show_predictions_beside_activations(open_page):
     page = open_page("#topk/3")
     scored = page.locator("#feature-view .example:has(.scored)").first
@@ -152,7 +177,7 @@ def test_limits_and_order_apply(open_page):
 @pytest.mark.parametrize("order", ["s down", "s up"])
 def test_features_without_a_score_come_last_in_either_order(browser, silent_report, order):
     page = browser.new_page()
-    page.goto(silent_report)
+    open_features(page, silent_report)
     page.select_option("#sort", order)
     scores = page.locator("#feature-list .amount").all_inner_texts()
     known = [float(score) for score in scores if score != "–"]
@@ -212,7 +237,7 @@ def test_what_people_and_a_language_model_wrote_stays_text_and_on_the_screen(bro
     complaints = []
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{judged_address}#topk/{card['feature']}")
+    open_features(page, f"{judged_address}#topk/{card['feature']}")
     assert page.locator(".said").filter(has_text=HOSTILE).count() == 2  # two people
     page.goto(f"{judged_address}#topk/0")
     assert page.locator(".said").filter(has_text=HOSTILE_EXPLANATION).count() >= 1

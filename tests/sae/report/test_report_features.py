@@ -1,13 +1,16 @@
 """Which features travel in the report, and how they are packed."""
 
+import base64
+import gzip
 import json
 import math
+import re
 
 import pytest
 from planted_run import HOSTILE, VOCABULARY, WORDS
 
 from sae.rating.packing import pairs
-from sae.report.features import BrowserConfig, choose_features, feature_data, script_json
+from sae.report.features import BrowserConfig, choose_features, compact_json, compressed, feature_data
 from sae.report.gather import gather
 
 
@@ -24,12 +27,12 @@ def features_of(packed, name):
     return {feature["i"]: feature for source in packed["sources"] if source["name"] == name for feature in source["features"]}
 
 
-class TestScriptJson:
-    @pytest.mark.parametrize("text", [HOSTILE, "<!-- <script>", "]]>", "a & b", "\u2028\u2029", "--!>"])
-    def test_leaves_nothing_that_html_reads_as_markup_and_keeps_the_value(self, text):
-        packed = script_json([text])
-        assert not set("<>&\u2028\u2029") & set(packed)
-        assert json.loads(packed) == [text]
+class TestCompressed:
+    def test_leaves_nothing_that_html_reads_as_markup_and_keeps_the_text(self):
+        packed = compressed(f"{HOSTILE}<!-- naïve \u2028" * 100)
+        assert re.fullmatch("[A-Za-z0-9+/=]+", packed)
+        assert gzip.decompress(base64.b64decode(packed)).decode() == f"{HOSTILE}<!-- naïve \u2028" * 100
+        assert len(packed) < 1000
 
 
 class TestChooseFeatures:
@@ -65,6 +68,16 @@ class TestFeatureData:
         assert feature["z"] == 0
         assert len(feature["h"]) == 12
 
+    def test_neighbours_lead_only_to_features_of_the_file(self, run, sources):
+        features = features_of(pack(run, sources), "topk")
+        assert features[6]["f"] == [[9, 0.9], [12, 0.45]]
+        assert features[6]["y"] == [[3, 0.5]]  # feature 100,000 is not there
+        assert features[171]["f"] == [[174, 0.9]]  # 177 never fires
+        few = features_of(pack(run, sources, features_per_source=10), "topk")
+        near = {other for feature in few.values() for other, _ in feature["f"] + feature["y"]}
+        assert near
+        assert near <= set(few)
+
     def test_examples_are_trimmed_to_the_kinds_and_numbers_asked_for(self, run, sources):
         packed = pack(run, sources, top_examples=5, examples_per_interval=1, scoring_examples=4)
         kinds = [example["k"] for example in features_of(packed, "relu")[0]["x"]]
@@ -78,7 +91,7 @@ class TestFeatureData:
 
     def test_a_source_shows_fewer_features_when_the_bytes_run_out_and_says_so(self, run, sources):
         packed = pack(run, sources, max_data_bytes=200_000)
-        size = len(script_json(packed["sources"]).encode())
+        size = len(compact_json(packed["sources"]).encode())
         assert size < 200_000
         for source in packed["sources"]:
             assert 5 < len(source["features"]) < 59

@@ -1,6 +1,5 @@
 """What a report adds to a run that was compared: with noise, with a language model, with people, with labels; absent where they are."""
 
-import json
 import re
 from datetime import UTC, datetime
 
@@ -37,9 +36,9 @@ def text_of(page):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
-def features_of(page):
-    data = json.loads(re.search(r'id="feature-data">(.*?)</script>', page, re.DOTALL)[1])
-    return {source["name"]: {feature["i"]: feature for feature in source["features"]} for source in data["sources"]}
+@pytest.fixture(scope="module")
+def cards(page, data_of):
+    return {source["name"]: {feature["i"]: feature for feature in source["features"]} for source in data_of(page)["sources"]}
 
 
 class TestNoise:
@@ -72,14 +71,14 @@ class TestNoise:
 
 
 class TestWords:
-    def test_a_card_has_the_sentence_its_scores_and_why_there_is_none(self, page):
-        topk = features_of(page)["topk"]
+    def test_a_card_has_the_sentence_its_scores_and_why_there_is_none(self, cards):
+        topk = cards["topk"]
         explainer, sentence, outcome, scores, notes = topk[0]["l"][0]
         assert (explainer, sentence, outcome) == ("highlights", HOSTILE_EXPLANATION, "answered")
         assert dict(scores) == {"simulation, Spearman": 0.4, "simulation, Pearson": 0.5, "detection": 0.8, "fuzzing": 0.7}
         assert notes == "2 of 60 answers unreadable"
         assert topk[3]["l"] == [["highlights", None, "refused", [], "no explanation"]]
-        assert "l" not in features_of(page)["relu"][0]
+        assert "l" not in cards["relu"][0]
 
     def test_the_table_names_chance_model_and_cost(self, text):
         assert "Made and scored by planted-model in 500 requests, 100,000 tokens, $0.25. 2.00 % of the answers" in text
@@ -98,10 +97,10 @@ class TestWords:
 
 
 class TestPeople:
-    def test_what_was_said_stands_beside_the_feature(self, judged_run, page):
+    def test_what_was_said_stands_beside_the_feature(self, judged_run, cards):
         deck = judged_run.get_json("ratings/deck.json")
         card = deck["cards"][0]
-        said = features_of(page)[card["source"]][card["feature"]]["v"]
+        said = cards[card["source"]][card["feature"]]["v"]
         assert [(rater, words) for rater, _, words in said] == [("anna", HOSTILE), ("ben", HOSTILE)]
         assert said[0][1] - said[1][1] == 2
 
