@@ -289,7 +289,7 @@ def feature_row(feature: int, word: int, score: float | None, silent: bool, draw
         "firing_precision": None if silent else 0.75,
         "firing_recall": None if silent else 0.3,
         "firing_f1": None if silent else 0.4286,
-        "variance_explained": None if silent else -0.125,
+        "variance_explained": None if silent else -0.25,
         "co_firing": [{"feature": feature + 3 * away, "phi": 0.9 / away} for away in (1, 2)],
         "similar": [{"feature": 100_000, "cosine": 0.9}, {"feature": max(feature - 3, 0), "cosine": 0.5}],
         "not_scored_reason": "silent" if silent else None,
