@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.config import RunConfig
 from jobs.overlap import harvest_and_train
-from jobs.stages import STAGES, WHOLE_WAY, cluster_description
+from jobs.stages import STAGES, WHOLE_WAY, cluster_description, idle_gpus
 from sae.errors import PlanError
 from services.cluster import connect
 from services.log import log
@@ -45,7 +45,9 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
     with connect(config.cluster):
         monitor = RunMonitor.start(config.cluster.metrics_host, config.cluster.metrics_port)
         try:
-            log("connected", output=config.output, metrics=monitor.endpoint() or "off", **cluster_description())
+            log("connected", output=config.output, metrics=monitor.endpoint() or "off", **(found := cluster_description()))
+            if advice := idle_gpus(config, found["gpus"]):
+                log("gpus_idle", gpus=found["gpus"], to_use_them=advice)
             with ProgressDisplay(monitor):
                 startup = time.monotonic() - started
                 for name in names:

@@ -137,3 +137,14 @@ def cluster_description() -> dict[str, Any]:
     """CPUs, GPUs and nodes of the connected cluster."""
     resources = ray.cluster_resources()
     return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0), "nodes": len(ray.nodes())}
+
+
+def idle_gpus(config: RunConfig, gpus: float) -> str | None:
+    """What to set where a cluster has GPUs and no stage asks for one: they would compute on CPUs beside them."""
+    asked = {
+        "harvest.pool.num_gpus": config.harvest.pool.num_gpus,
+        "trainer.num_gpus": config.trainer.num_gpus,
+        "evaluation.pool.num_gpus": config.evaluation.pool.num_gpus,
+        "interpretation.pool.num_gpus": config.interpretation.pool.num_gpus,
+    }
+    return None if not gpus or any(asked.values()) else " ".join(f"{key}=1" for key in asked)

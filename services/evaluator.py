@@ -24,6 +24,7 @@ from sae.evaluation.breakdown import worst_count
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
+from sae.kernels.candidates import fastest_dtype
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
@@ -244,6 +245,7 @@ def load_dictionaries(
     """
     dictionaries = {name: load_dictionary(url, device) for name, url in urls.items()}
     for name, dictionary in dictionaries.items():
+        dictionary.encode_dtype = fastest_dtype(device)
         for side, found, point in (("d_in", dictionary.d_in, hookpoint), ("d_out", dictionary.d_out, target_hookpoints.get(name, hookpoint))):
             if found != (there := width(point)):
                 raise WidthError(f"dictionary {name!r} has {side} {found}, but {point!r} is {there} wide: evaluate it with its own subject and store")

@@ -15,6 +15,7 @@ from sae.checkpoint import load_dictionary
 from sae.config import Config
 from sae.interpretation.controls import FITTED, RandomDictionarySource, fitted_source, positive_parts, random_directions
 from sae.interpretation.sampling import draw_seed
+from sae.kernels.candidates import fastest_dtype
 from sae.storage import Place
 from sae.subject import SubjectConfig
 
@@ -66,8 +67,7 @@ class DictionarySource:
 
     def __init__(self, url: str, device: str) -> None:
         self.dictionary = load_dictionary(url, device)
-        if device != "cpu" or torch.cpu._is_avx512_bf16_supported():  # elsewhere a product in bfloat16 is slower than one in float32
-            self.dictionary.encode_dtype = torch.bfloat16
+        self.dictionary.encode_dtype = fastest_dtype(device)
 
     @torch.no_grad()
     def firings(self, x: Float[Tensor, "batch d_in"]) -> csc_array:

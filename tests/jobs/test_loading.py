@@ -6,6 +6,7 @@ import pytest
 
 from jobs.config import RunConfig
 from jobs.loading import describe_config, load_config
+from jobs.stages import idle_gpus
 from sae.errors import ConfigError, InputError
 
 READY = sorted((Path(__file__).parents[2] / "deploy" / "configs").glob("*.yaml"))
@@ -109,3 +110,10 @@ def test_the_help_names_every_key_with_default_and_meaning():
     ):
         assert key in text
     assert len(list(describe_config())) > len(RunConfig.model_fields)
+
+
+def test_gpus_that_no_stage_asks_for_are_pointed_out():
+    config = load_config(str(READY[0]), [])
+    assert idle_gpus(config, 0) is None
+    assert "harvest.pool.num_gpus=1 trainer.num_gpus=1" in idle_gpus(config, 2)
+    assert idle_gpus(load_config(str(READY[0]), ["trainer.num_gpus=1"]), 2) is None
