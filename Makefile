@@ -79,7 +79,7 @@ layers:
 	$(BIN)/lint-imports
 
 pytest:  # two processes: much of the time is waiting for servers, clusters and processes to start, die and come back
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 chaos: install-test swift  ## the long form of the chaos tests: kills, faults and damage in many rounds (ROUNDS=5)
 	$(BIN)/pytest tests/chaos --chaos-rounds=$(or $(ROUNDS),5) $(ARGS)

@@ -26,6 +26,7 @@ if "RAY_TMPDIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:  # eac
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
@@ -63,11 +64,20 @@ LONG_ONES = ("chaos", "journeys", "services")
 
 
 def pytest_collection_modifyitems(items):
-    """Spread over processes, a file stays in one, and so does all chaos, whose faults are counted; what waits longest goes first."""
-    for item in items:
-        directory, *_ = item.path.relative_to(TESTS).parts
-        item.add_marker(pytest.mark.xdist_group("chaos" if directory == "chaos" else str(item.path.relative_to(TESTS))))
+    """What waits longest goes first."""
     items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in LONG_ONES)
+
+
+class OneFileOneProcess(LoadScopeScheduling):
+    """A file's tests share their fixtures, so they stay in one process; and so does all chaos, whose faults are counted."""
+
+    def _split_scope(self, nodeid):
+        return "chaos" if nodeid.startswith("tests/chaos/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Who runs what, where tests are spread over processes (`-n 2`)."""
+    return OneFileOneProcess(config, log)
 
 
 @pytest.fixture(scope="session")
