@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,12 @@ def tiny_run(tiny_subject_directory, text_directory):
         },
         "cluster": {"num_cpus": 2, "object_store_bytes": 100 * 2**20},
     }
+
+
+@pytest.fixture
+def cluster_at_hand(ray_cluster, monkeypatch):
+    """Commands use one cluster that is there already, instead of starting one each."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture

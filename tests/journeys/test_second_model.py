@@ -1,4 +1,4 @@
-"""A second model: two layers, read and written at the residual stream between them; evaluated, and its labels detected."""
+"""A second model: two layers, read and written at the residual stream between them; evaluated, its labels detected, its features explained."""
 
 import json
 
@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300), pytest.mark.usefixtures("cluster_at_hand")]
 HOOKPOINT = "blocks.0.hook_resid_post"
 
 
@@ -37,7 +37,7 @@ def labelled(tmp_path):
     return path
 
 
-def test_a_two_layer_model_is_evaluated_at_its_residual_stream(tiny_run, two_layers, labelled, monosem, tmp_path):
+def test_a_two_layer_model_is_evaluated_and_explained_at_its_residual_stream(tiny_run, two_layers, labelled, monosem, tmp_path):
     output = tmp_path / "run"
     dictionary = {"name": "topk", "sae": {"architecture": "topk", "d_sae": 64, "k": 8}, "optimizer": {"learning_rate": 3e-3}}
     config = tiny_run | {
@@ -45,12 +45,14 @@ def test_a_two_layer_model_is_evaluated_at_its_residual_stream(tiny_run, two_lay
         "subject": {"model": str(two_layers)},
         "harvest": {"hookpoints": [HOOKPOINT], "sequences_per_shard": 64, "num_workers": 1},
         "training": tiny_run["training"] | {"dictionaries": [dictionary], "epochs": 4},
+        "interpretation": {"num_workers": 1, "controls": {"num_features": 8}},
         "evaluation": {"num_workers": 1, "concepts": {"text": str(labelled), "probe_sizes": [2]}},
     }
-    for verb in ("harvest", "train", "evaluate"):
-        done = monosem(verb, config=config)
-        assert done.returncode == 0, done.stderr
-    assert "mean F1 over labels" in done.stdout, "evaluate shows the detectors of the labelled text"
+    done = {}
+    for verb in ("harvest", "train", "evaluate", "interpret"):
+        done[verb] = monosem(verb, config=config)
+        assert done[verb].returncode == 0, done[verb].stderr
+    assert "mean F1 over labels" in done["evaluate"].stdout, "evaluate shows the detectors of the labelled text"
     report = json.loads((output / "evaluation" / "topk.json").read_text())
     assert (report["hookpoint"], report["d_in"]) == (HOOKPOINT, 16)
     assert 0 < report["fvu"] < 0.9
@@ -60,5 +62,7 @@ def test_a_two_layer_model_is_evaluated_at_its_residual_stream(tiny_run, two_lay
     assert worst.num_rows == -(-report["num_predictions"] // 100)
     concepts = json.loads((output / "concepts" / "concepts.json").read_text())
     assert [label["label"] for label in concepts["labels"]] == ["code", "numbers"]
+    explained = {path.name for path in (output / "interpretation").iterdir() if (path / "summary.json").exists()}
+    assert explained == {"topk", "neurons", "random_directions", "pca"}
     signs = {sign for source in concepts["sources"] for detector in source["detectors"] for sign in detector["signs"]}
     assert signs <= {1, -1}

@@ -137,6 +137,7 @@ def test_no_secret_of_the_environment_is_ever_written(finished, monosem):
     assert found == []
 
 
+@pytest.mark.usefixtures("cluster_at_hand")
 def test_run_again_it_does_nothing_twice(finished, monosem):
     output, *_ = finished
     watched = [

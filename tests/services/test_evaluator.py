@@ -131,14 +131,14 @@ def check_finished_reports_are_left_alone(run, output, reports):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_one_two_or_three_workers_leave_the_same_bytes(run, dictionary_urls, tmp_path):
-    outputs = [tmp_path / str(workers) for workers in (1, 2, 3)]
+def test_one_or_three_workers_leave_the_same_bytes(run, dictionary_urls, tmp_path):
+    outputs = {workers: tmp_path / str(workers) for workers in (1, 3)}
     one = {"topk": dictionary_urls["topk"]}
-    for workers, output in enumerate(outputs, start=1):
+    for workers, output in outputs.items():
         run(CONFIG.model_copy(update={"num_workers": workers}), dictionary_urls=one, output_url=str(output))
     tables = ["json", *(f"{table}.arrow" for table in ("density", "losses", "positions", "worst"))]
-    found = [[(output / f"topk.{table}").read_bytes() for table in tables] for output in outputs]
-    assert found[0] == found[1] == found[2]
+    found = [[(output / f"topk.{table}").read_bytes() for table in tables] for output in outputs.values()]
+    assert found[0] == found[1]
 
 
 def test_mean_ablation_uses_the_mean_of_the_store(subject, tiny_corpus, store_url, dictionary_urls):
