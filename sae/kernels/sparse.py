@@ -153,6 +153,15 @@ def flat_positive(pre: Float[Tensor, "rows d_sae"]) -> Int[Tensor, " nnz"]:
     return torch.from_numpy(np.flatnonzero(comparable.numpy() > 0))
 
 
+def flat_at_least(pre: Float[Tensor, "rows d_sae"], bound: Float[Tensor, "rows 1"]) -> Int[Tensor, " nnz"]:
+    """Positions of the entries that reach the bound of their row, counted row by row, ascending."""
+    if pre.is_cuda or (pre.dtype == torch.bfloat16 and not bool((bound > 0).all())):
+        return flat_nonzero(pre >= bound)
+    # As in `flat_positive`; bits read as integers are in the order of the numbers where one side is above 0.
+    numbers, least = (each.view(torch.int16) if pre.dtype == torch.bfloat16 else each for each in (pre, bound))
+    return torch.from_numpy(np.flatnonzero(numbers.numpy() >= least.numpy()))
+
+
 def row_pointers_of(flat: Int[Tensor, " nnz"], batch: int, num_features: int) -> Int[Tensor, " batch_plus_1"]:
     """Where each row begins among ascending flat positions."""
     starts = torch.arange(batch + 1, device=flat.device) * num_features

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.kernels.products import positive_entries
-from sae.kernels.sparse import SparseFeatures, entries_at, flat_nonzero, row_pointers_of
+from sae.kernels.sparse import SparseFeatures, entries_at, flat_at_least, row_pointers_of
 
 # A block has so many pre-activations, but no fewer rows: of a block with few, packing W_enc for the product is most of the work.
 BLOCK_ENTRIES = 2**24
@@ -44,7 +44,7 @@ def probe_density(
 
 def largest_positive(pre: Float[Tensor, "rows d_sae"], k: int) -> Int[Tensor, " nnz"]:
     """Flat positions of the k largest positive entries per row."""
-    candidates = flat_nonzero(pre >= _lower_bound(pre, min(k, pre.shape[1])))
+    candidates = flat_at_least(pre, _lower_bound(pre, min(k, pre.shape[1])))
     pointers = row_pointers_of(candidates, *pre.shape)
     return candidates[keep_topk(pointers, candidates // pre.shape[1], pre.view(-1)[candidates], k)]
 
@@ -63,7 +63,7 @@ def reaching(pre: Float[Tensor, "rows d_sae"], k: int, slack: Float[Tensor, "row
     rows, width = pre.shape
     k = min(k, width)
     bound = _lower_bound(pre, k).float()
-    candidates = flat_nonzero(pre >= (bound * (1 - relative_slack) - slack).to(pre.dtype))
+    candidates = flat_at_least(pre, (bound * (1 - relative_slack) - slack).to(pre.dtype))
     pointers, row_ids = row_pointers_of(candidates, rows, width), candidates // width
     values = pre.view(-1)[candidates].float()
     nearer = _padded(pointers, row_ids, values, k).topk(k).values[:, -1:].clamp_min(0.0)

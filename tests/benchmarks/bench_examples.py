@@ -8,11 +8,9 @@ negative examples with their windows, in both texts. Not timed, as it is no part
 The code alone takes 4.2 MFLOP a token where the model takes 0.5: its ratio is told beside, from the same processes.
 """
 
-import multiprocessing
 import resource
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +35,8 @@ from sae.storage import Place
 from sae.subject import EMBEDDED_DIRECTORY, Subject, SubjectConfig
 from sae.tokenization import SubjectTokenizer
 from tests.benchmarks.harness import Bar, Measurement
-from tests.benchmarks.harvests import CORES, HOOKPOINT, TwoProcesses, embedded_plan, on_disk
+from tests.benchmarks.harvests import HOOKPOINT, InProcess, embedded_plan, on_disk
+from tests.benchmarks.workers import CORES, Workers
 
 BUDGET = Budget()
 RUN, RANGE, D_SAE, K = 128, 256, 4096, 20
@@ -50,20 +49,20 @@ def measure() -> Measurement:
     with on_disk() as directory:
         corpus = real_corpus(directory)
         save_random_dictionary(directory)
-        harvest = TwoProcesses(corpus, embedded_plan(corpus, SubjectConfig(), num_sequences=HARVESTED), directory / "store", SubjectConfig())
-        examples = Pair(corpus.place.url, str(directory))
-        try:
-            shards = list(range(harvest.plan.num_shards))
-            harvest.run(shards)  # files that are overwritten cost no new pages: as in the benchmark of the harvest
-            harvest_rate = HARVESTED * LENGTH / min(seconds(lambda: harvest.run(shards)) for _ in range(2))
-            tokens = sum(wanted for _, wanted in SPLITS.values()) * LENGTH
-            code_rate = tokens / seconds(lambda: examples.each("code"))
-            read = seconds(lambda: examples.each("read"))
-            chosen = seconds(lambda: examples.each("choose"))
-            peaks = examples.each("peak")
-        finally:
-            harvest.stop()
-            examples.stop()
+        subject = SubjectConfig()
+        plan = embedded_plan(corpus, subject, num_sequences=HARVESTED)
+        shards = [list(range(number, plan.num_shards, CORES)) for number in range(CORES)]
+        tokens, numbers = sum(wanted for _, wanted in SPLITS.values()) * LENGTH, range(CORES)
+        with (
+            Workers(InProcess, corpus, plan, directory / "store", subject) as harvest,
+            Workers(Share, corpus.place.url, str(directory)) as examples,
+        ):
+            harvest.call(InProcess.run, shards)  # files that are overwritten cost no new pages: as in the benchmark of the harvest
+            harvest_rate = HARVESTED * LENGTH / min(seconds(lambda: harvest.call(InProcess.run, shards)) for _ in range(2))
+            code_rate = tokens / min(seconds(lambda: examples.call(Share.code, numbers)) for _ in range(2))
+            read = seconds(lambda: examples.call(Share.read, numbers))
+            chosen = seconds(lambda: examples.call(Share.choose, numbers))
+            peaks = examples.call(peak_bytes, numbers)
         rate = tokens / (read + chosen)
     return Measurement(
         rate,
@@ -101,63 +100,39 @@ def save_random_dictionary(directory: Path) -> None:
     save_dictionary(Place(directory / "dictionary"), dictionary, {"hookpoint": HOOKPOINT})
 
 
-class Pair:
-    """Two processes that do the same phase, each its share, and wait for each other."""
+class Share:
+    """What a process does; each method is one phase, of which it does the share of its number."""
 
     def __init__(self, corpus_url: str, directory: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipes, self.processes = [], []
-        for number in range(CORES):
-            ours, theirs = context.Pipe()
-            self.processes.append(context.Process(target=_serve, args=(theirs, corpus_url, directory, number), daemon=True))
-            self.processes[-1].start()
-            self.pipes.append(ours)
-        self.each("")
-
-    def each(self, phase: str) -> list[int]:
-        for pipe in self.pipes:
-            pipe.send(phase)
-        return [pipe.recv() for pipe in self.pipes]
-
-    def stop(self) -> None:
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.send(None)
-            process.join()
-
-
-class Share:
-    """One process's part of the work."""
-
-    def __init__(self, corpus_url: str, directory: str, number: int) -> None:
-        self.number, self.corpus, self.place = number, TokenCorpus(Place(corpus_url)), Place(directory).child("scratch")
+        self.corpus, self.place = TokenCorpus(Place(corpus_url)), Place(directory).child("scratch")
         self.subject = Subject.load(SubjectConfig())
         self.source = DictionarySource(f"{directory}/dictionary", "cpu")
         self.special = sorted(self.subject.tokenizer.special_token_ids)
         self.keys = {what: [firings_key(what, run) for run in range(wanted // RUN)] for what, (_, wanted) in SPLITS.items()}
 
-    def passages(self) -> Iterator[tuple[str, int, object]]:
+    def passages(self, number: int) -> Iterator[tuple[str, int, object]]:
         runs = [(what, run) for what, keys in self.keys.items() for run in range(len(keys))]
-        for what, run in runs[self.number :: CORES]:
+        for what, run in runs[number::CORES]:
             split, wanted = SPLITS[what]
             ids = passage_ids(self.corpus.num_sequences(split), wanted)[run * RUN : (run + 1) * RUN]
             yield what, run, load_passages(self.corpus, split, ids, self.special)
 
-    def code(self) -> None:
+    def code(self, number: int) -> None:
         """The model's pass and the code, and nothing of it kept."""
-        for _, _, passages in self.passages():
+        for _, _, passages in self.passages(number):
             read_codes(self.subject, HOOKPOINT, {"topk": self.source}, passages)
 
-    def read(self) -> None:
-        for what, run, passages in self.passages():
+    def read(self, number: int) -> None:
+        for what, run, passages in self.passages(number):
             codes, positions = read_codes(self.subject, HOOKPOINT, {"topk": self.source}, passages)
             write_firings(self.place, self.keys[what][run], codes["topk"], positions + run * passages.num_tokens)
-        if self.number == 0:
+        if number == 0:
             put_table(self.place, SIMILAR, similar_directions(self.source, np.arange(D_SAE)))
 
-    def choose(self) -> None:
+    def choose(self, number: int) -> None:
         texts = read_texts(self.corpus, BUDGET, self.special)
         similar, readable = get_table(self.place, SIMILAR), texts.explanation.passages.readable
-        for low in range(self.number * RANGE, D_SAE, CORES * RANGE):
+        for low in range(number * RANGE, D_SAE, CORES * RANGE):
             explanation, scoring = (Firings(self.place, keys, low, low + RANGE) for keys in self.keys.values())
             neighbours = find_neighbours(self.place, tuple(self.keys.values()), (low, low + RANGE), similar, readable, RUN * LENGTH)
             shown = ExampleRows(texts.explanation.passages, "explanation", BUDGET.explanation_examples)
@@ -177,13 +152,8 @@ class Share:
             put_table(self.place, f"examples/{low}.arrow", examples)
 
 
-def _serve(pipe: Connection, corpus_url: str, directory: str, number: int) -> None:
-    torch.set_num_threads(1)
-    share = Share(corpus_url, directory, number)
-    while (phase := pipe.recv()) is not None:
-        if phase and phase != "peak":
-            getattr(share, phase)()
-        pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+def peak_bytes(share: Share, number: int) -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def seconds(call: object) -> float:

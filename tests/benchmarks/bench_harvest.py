@@ -16,8 +16,9 @@ import torch
 from sae.corpus.packing import TokenCorpus
 from sae.subject import EMBEDDED_DIRECTORY, SubjectConfig
 from tests.benchmarks.harness import Bar, Measurement, Skipped, interleaved_seconds
-from tests.benchmarks.harvests import CORES, HOOKPOINT, TwoProcesses, bare_forward, check_bare_forward, embedded_corpus, embedded_plan, on_disk
+from tests.benchmarks.harvests import HOOKPOINT, InProcess, bare_forward, check_bare_forward, embedded_corpus, embedded_plan, on_disk
 from tests.benchmarks.peers import Peer
+from tests.benchmarks.workers import CORES, Workers
 
 TOKENS = 6 * 256 * 256
 PEER_TOKENS = 2 * 256 * 256
@@ -63,17 +64,15 @@ def whole_forward(dtype: str, tokens: np.ndarray, streams: int) -> Callable[[], 
 def whole_harvest(dtype: str, corpus: TokenCorpus, directory: Path) -> Iterator[Callable[[], object]]:
     """All shards anew at every call."""
     subject = SubjectConfig(dtype=dtype)
-    workers = TwoProcesses(corpus, embedded_plan(corpus, subject), directory, subject)
+    plan = embedded_plan(corpus, subject)
+    with Workers(InProcess, corpus, plan, directory, subject) as workers:
 
-    def run() -> None:
-        for kind in ("shards", "receipts", "tokens"):
-            shutil.rmtree(directory / kind, ignore_errors=True)
-        workers.run(list(range(workers.plan.num_shards)))
+        def run() -> None:
+            for kind in ("shards", "receipts", "tokens"):
+                shutil.rmtree(directory / kind, ignore_errors=True)
+            workers.call(InProcess.run, [list(range(number, plan.num_shards, CORES)) for number in range(CORES)])
 
-    try:
         yield run
-    finally:
-        workers.stop()
 
 
 def saelens_rate(tokens: np.ndarray, directory: Path) -> float:

@@ -23,7 +23,8 @@ from sae.store.manifest import StorePlan
 from sae.store.writer import encoding_bytes
 from sae.subject import SubjectConfig
 from tests.benchmarks.harness import Bar, Measurement
-from tests.benchmarks.harvests import CORES, InProcess, embedded_corpus, embedded_plan, on_disk
+from tests.benchmarks.harvests import InProcess, embedded_corpus, embedded_plan, on_disk
+from tests.benchmarks.workers import CORES
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.object_servers import moto_server
 

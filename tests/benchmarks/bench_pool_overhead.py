@@ -20,7 +20,8 @@ from sae.subject import SubjectConfig
 from services.harvester import HarvestWorker
 from services.worker_pool import QueueOptions, run_pool
 from tests.benchmarks.harness import Bar, Measurement
-from tests.benchmarks.harvests import CORES, InProcess, embedded_corpus, embedded_plan, on_disk
+from tests.benchmarks.harvests import InProcess, embedded_corpus, embedded_plan, on_disk
+from tests.benchmarks.workers import CORES
 
 SHARDS = 14
 ROUNDS = 3

@@ -1,12 +1,10 @@
 """What the benchmarks of the harvest share: the embedded model on real text, its bare forward pass, and a worker without Ray."""
 
 import contextlib
-import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ from services.harvester import HarvestConfig, HarvestWorker, SubjectProbe, make_
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
 DISK = Path("/var/tmp")  # a disk by convention, where /tmp may be memory
-CORES = 2
 
 
 @contextlib.contextmanager
@@ -64,45 +61,6 @@ class InProcess:
 
     def finish(self) -> None:
         finish_store(self.place, self.plan)
-
-
-class TwoProcesses:
-    """A harvest as a pool of one worker a core does it, but without Ray: processes of one torch thread, each with its share of the shards."""
-
-    def __init__(self, corpus: TokenCorpus, plan: StorePlan, store: Path, subject: SubjectConfig) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.plan = plan
-        self.pipes, self.processes = [], []
-        for _ in range(CORES):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, corpus, plan, store, subject), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes.append(ours)
-            self.processes.append(process)
-        for pipe in self.pipes:
-            pipe.recv()  # the model is loaded
-
-    def run(self, shards: list[int]) -> None:
-        for number, pipe in enumerate(self.pipes):
-            pipe.send(shards[number::CORES])
-        for pipe in self.pipes:
-            pipe.recv()
-
-    def stop(self) -> None:
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.close()
-            process.join()
-
-
-def _serve(pipe: Connection, corpus: TokenCorpus, plan: StorePlan, store: Path, subject: SubjectConfig) -> None:
-    torch.set_num_threads(1)
-    harvest = InProcess(corpus, plan, store, subject)
-    pipe.send("ready")
-    with contextlib.suppress(EOFError):
-        while True:
-            harvest.run(pipe.recv())
-            pipe.send("done")
 
 
 def bare_forward(dtype: torch.dtype = torch.float32) -> Callable[[np.ndarray], torch.Tensor]:

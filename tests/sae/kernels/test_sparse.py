@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae.kernels.sparse import SparseFeatures, as_dense, as_sparse, feature_sums, firings_of
+from sae.kernels.sparse import SparseFeatures, as_dense, as_sparse, feature_sums, firings_of, flat_at_least
 
 DENSE = torch.tensor([[0.0, 2.0, 0.0, 3.0], [0.0, 0.0, 0.0, 0.0], [1.0, 5.0, 0.0, 0.0]])
 
@@ -50,3 +50,14 @@ def test_a_batch_in_which_nothing_fires():
     assert not features.active.any()
     assert torch.equal(features.to_dense(), torch.zeros(2, 3))
     assert features.by_feature.feature_pointers.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("least", [0.5, 0.0, -0.5])
+def test_entries_that_reach_the_bound_of_their_row_whatever_its_sign(dtype, least):
+    pre = torch.randn(7, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    pre[0, :3], pre[1, 5] = torch.tensor([0.0, -0.0, least]), least
+    bound = torch.full((7, 1), least, dtype=dtype)
+    bound[3] += 1
+    wanted = [row * 64 + column for row in range(7) for column in range(64) if float(pre[row, column]) >= float(bound[row, 0])]
+    assert flat_at_least(pre, bound).tolist() == wanted
