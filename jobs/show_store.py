@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from sae.storage import Place
-from sae.store.lease import read_lease
+from sae.storage.lease import read_lease
 from sae.store.manifest import (
     MANIFEST_KEY,
     StorePlan,

@@ -8,7 +8,7 @@
     │   ├── InputError          a path, glob, model or dictionary that is not there or cannot be used
     │   ├── EmptyCorpusError    sources that hold no text
     │   ├── HookpointError      a hookpoint the subject model does not have
-    │   ├── LeaseError          a store that another harvest is filling
+    │   ├── LeaseError          a directory that another run is filling
     │   ├── PlanError           a directory that was made with another plan
     │   └── WidthError          a dictionary and a store of different widths
     └── FailureError            something broke; the command line exits with 1
@@ -51,7 +51,7 @@ class HookpointError(UserError):
 
 
 class LeaseError(UserError):
-    """A store that another harvest is filling."""
+    """A directory that another run is filling."""
 
 
 class PlanError(UserError):

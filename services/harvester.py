@@ -22,7 +22,7 @@ from sae.config import Config
 from sae.corpus.packing import TokenCorpus
 from sae.errors import InputError, PlanError
 from sae.storage import Place, absolute_url
-from sae.store.lease import hold_lease
+from sae.storage.lease import hold_lease
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
 from sae.store.schema import TORCH_DTYPES, Compression, StoreDtype
 from sae.store.writer import encoding_bytes, write_shard

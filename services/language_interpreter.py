@@ -24,6 +24,7 @@ from sae.interpretation.language_model.replies import LONGEST_EXPLANATION
 from sae.interpretation.language_model.summary import summarise_explanations
 from sae.interpretation.source_directory import SUMMARY_KEY
 from sae.storage import Place
+from sae.storage.lease import Lease, hold_lease
 from services.language_model import LanguageModel
 from services.log import log
 from services.metrics import Monitor
@@ -79,16 +80,18 @@ def explain_in_words(
     Raises:
         FailureError: the endpoint failed too often; or an example serves explaining and scoring.
         InputError: the endpoint does not answer, or refuses the key or the model; or a source is not finished.
+        LeaseError: another run is at it.
         PlanError: a source was explained with other settings.
     """
-    work = _Work(config, seed, vocabulary, Place(output_url), sources, monitor)
-    for directory in work.directories.values():
-        directory.begin()
-    try:
-        if work.left:
-            asyncio.run(work.run())
-    finally:
-        summaries = work.finish()
+    with hold_lease(Place(output_url)) as lease:  # two would ask, and pay for, the same twice
+        work = _Work(config, seed, vocabulary, Place(output_url), sources, monitor, lease)
+        for directory in work.directories.values():
+            directory.begin()
+        try:
+            if work.left:
+                asyncio.run(work.run())
+        finally:
+            summaries = work.finish()
     return summaries
 
 
@@ -98,7 +101,7 @@ def estimate(config: LanguageModelConfig, seed: int, vocabulary: Vocabulary, out
     Raises:
         InputError, FailureError, PlanError: as `explain_in_words`.
     """
-    work = _Work(config, seed, vocabulary, Place(output_url), sources, None)
+    work = _Work(config, seed, vocabulary, Place(output_url), sources)
     return [work.estimate(source) for source in sources]
 
 
@@ -106,9 +109,16 @@ class _Work:
     """One run: what there is, what is left, what it has cost."""
 
     def __init__(
-        self, config: LanguageModelConfig, seed: int, vocabulary: Vocabulary, output: Place, sources: list[str], monitor: Monitor | None
+        self,
+        config: LanguageModelConfig,
+        seed: int,
+        vocabulary: Vocabulary,
+        output: Place,
+        sources: list[str],
+        monitor: Monitor | None = None,
+        lease: Lease | None = None,
     ) -> None:
-        self.config, self.seed, self.output, self.monitor = config, seed, output, monitor
+        self.config, self.seed, self.output, self.monitor, self.lease = config, seed, output, monitor, lease
         self.interpreter = FeatureInterpreter(config, seed, vocabulary)
         self.materials = {name: SourceMaterial(output.child(name), name, config.max_features, seed, vocabulary) for name in sources}
         prompts = {name: prompt_digest(name) for name in (*(f"explain_{each}" for each in config.explainers), *config.scorers)}
@@ -187,8 +197,13 @@ class _Work:
         return journal.rows is not None
 
     def _write(self, directory: ExplanationDirectory, journal: Journal) -> None:
+        self._check_lease()
         directory.write(journal)
         self.output.put_json(SPENT_KEY, asdict(self.spent))
+
+    def _check_lease(self) -> None:
+        if self.lease:
+            self.lease.check()
 
     async def _stopping(self, asking: Any) -> Any:
         """What is asked for; an error stops everybody else from asking more."""
@@ -206,6 +221,7 @@ class _Work:
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the tables and summaries of what is finished; returns the summaries."""
+        self._check_lease()
         if self.spent.requests:
             self.output.put_json(SPENT_KEY, asdict(self.spent))
         summaries = {}

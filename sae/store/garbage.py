@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 from sae.errors import InputError
 from sae.storage import Entry, Place, UnfinishedUpload
+from sae.storage.lease import LEASE_PREFIX, hold_lease
 from sae.storage.local import TEMPORARY_SUFFIX
-from sae.store.lease import LEASE_PREFIX, hold_lease
 from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_manifest, read_plan, read_receipt, receipt_key, shard_key, tokens_key
 
 CONCURRENT_REQUESTS = 16

@@ -9,7 +9,7 @@ import torch
 from jobs.show_store import position_chart, show_store
 from sae.errors import InputError
 from sae.storage import Place
-from sae.store.lease import LeaseRecord, hold_lease
+from sae.storage.lease import LeaseRecord, hold_lease
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.writer import write_shard
 

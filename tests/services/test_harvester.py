@@ -19,7 +19,7 @@ from ray import cloudpickle
 import services.harvester
 from sae.errors import ConfigError, HookpointError, InputError, LeaseError, PlanError
 from sae.storage import Place
-from sae.store.lease import hold_lease
+from sae.storage.lease import hold_lease
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig
@@ -202,7 +202,7 @@ def test_a_store_that_another_harvest_fills_is_refused_and_left_as_it_is(tmp_pat
     with hold_lease(place):
         start_store(place, other_plan)
         before = {key: place.get(key) for key in place.list()}
-        with pytest.raises(LeaseError, match=rf"is being filled by another harvest, process {os.getpid()} on"):
+        with pytest.raises(LeaseError, match=rf"is being filled by another run, process {os.getpid()} on"):
             fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject)
         assert {key: place.get(key) for key in place.list()} == before
     with pytest.raises(PlanError, match="seed"):

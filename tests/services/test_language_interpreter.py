@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sae.errors import FailureError, InputError, PlanError
+from sae.errors import FailureError, InputError, LeaseError, PlanError
 from sae.interpretation.language_model.config import LanguageModelConfig, Prices, RequestLimits
 from sae.interpretation.language_model.material import Vocabulary
 from sae.interpretation.language_model.records import REPLIES_SCHEMA, SCHEMA
 from sae.storage import Place
+from sae.storage.lease import hold_lease
 from services import language_interpreter, language_model
 from services.language_interpreter import estimate, explain_in_words
 from tests import planted_words as planted
@@ -288,6 +289,13 @@ def test_an_endpoint_that_dies_loses_no_answer(output):
     asked = [question.last for question in died.value.endpoint.questions[1:20]]
     assert not set(asked) & {question.last for question in endpoint.questions[1:]}
     assert all(summary["language_model"]["complete"] for summary in summaries.values())
+
+
+def test_only_one_run_at_a_time_asks(output):
+    with hold_lease(output), pytest.raises(LeaseError, match="is being filled by another run"):
+        explain(output, planted.honest)
+    assert explain(output, planted.honest)[1]["topk"]["language_model"]["complete"]
+    assert not output.list("lease")
 
 
 def test_replies_are_kept_while_a_feature_is_under_way(output, monkeypatch):

@@ -6,9 +6,9 @@ import torch
 from jobs.cli import main
 from sae.errors import InputError, LeaseError
 from sae.storage import Place
+from sae.storage.lease import hold_lease
 from sae.storage.s3 import S3Objects
 from sae.store.garbage import delete_garbage, find_garbage
-from sae.store.lease import hold_lease
 from sae.store.manifest import MANIFEST_KEY, finish_store, receipt_key, shard_key, tokens_key
 from sae.store.reader import Store
 from tests.sae.training.stores import HOOKPOINT, planted_activations, planted_directions, write_store
@@ -94,7 +94,7 @@ def test_an_unfinished_store_keeps_what_has_a_receipt_and_comes_out_the_same(sto
 
 def test_a_store_that_is_being_filled_is_not_cleaned(store):
     store.place.put(shard_key(HOOKPOINT, 4), b"x")
-    with hold_lease(store.place), pytest.raises(LeaseError, match="being filled by another harvest"):
+    with hold_lease(store.place), pytest.raises(LeaseError, match="being filled by another run"):
         delete_garbage(store.place)
     assert store.place.exists(shard_key(HOOKPOINT, 4))
 

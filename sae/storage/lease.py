@@ -1,4 +1,4 @@
-"""Who is filling a store: one harvest at a time, and none for ever.
+"""Who is filling a directory (a store, explanations in words): one run at a time, and none for ever.
 
 A holder leaves `lease/000001.json` and counts up a heartbeat in it. Whoever finds the lease of another watches the count on his own clock:
 if it moves, the holder lives and the newcomer is refused; if it does not for `STALE_SECONDS`, or the holder is a process of this machine that is
@@ -86,7 +86,7 @@ class Lease:
     """A held lease: a thread keeps its heart beating until `release`.
 
     Args:
-        place: of the store.
+        place: what is filled.
         number: of the lease object.
         record: its content.
         heartbeat_seconds: from one beat to the next.
@@ -103,12 +103,12 @@ class Lease:
         """Go on only as the holder.
 
         Raises:
-            LeaseError: another harvest has taken over.
+            LeaseError: another run has taken over.
         """
         if self._displaced_by:
             raise LeaseError(
-                f"{self.place.url} was taken over by {self._displaced_by}, since this harvest gave no sign of life for a while: this one stops; "
-                "its finished shards count"
+                f"{self.place.url} was taken over by {self._displaced_by}, since this run gave no sign of life for a while: this one stops; "
+                "what it finished counts"
             )
 
     def release(self) -> None:
@@ -120,7 +120,7 @@ class Lease:
         try:
             for number in range(1, self.number + 1):
                 self.place.delete(_key(number))
-        except FailureError as error:  # then it goes stale by itself; the harvest's own end matters more
+        except FailureError as error:  # then it goes stale by itself; the run's own end matters more
             logger.warning("the lease of %s could not be deleted: %s", self.place.url, error)
 
     def _beat(self, seconds: float) -> None:
@@ -138,21 +138,21 @@ class Lease:
         found = _latest(self.place)
         if found is not None and found[1].holder == self.record.holder:
             return False
-        self._displaced_by = str(found[1]) if found else "another harvest, which has ended since,"
+        self._displaced_by = str(found[1]) if found else "another run, which has ended since,"
         return True
 
 
 @contextlib.contextmanager
 def hold_lease(place: Place, stale_seconds: float = STALE_SECONDS, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Iterator[Lease]:
-    """Be the only harvest of a store, within a `with`; the lease is deleted at its end, whatever ended it.
+    """Be the only run that fills a directory, within a `with`; the lease is deleted at its end, whatever ended it.
 
     Args:
-        place: of the store.
+        place: what is filled.
         stale_seconds: how long, on this process' clock, the heartbeat of another holder must stand still before he is displaced.
         heartbeat_seconds: from one beat of this holder to the next; well below the `stale_seconds` of others.
 
     Raises:
-        LeaseError: another harvest fills this store; the message says who.
+        LeaseError: another run fills it; the message says who.
     """
     mine = LeaseRecord.mine()
     lease = Lease(place, _take(place, mine, stale_seconds), mine, heartbeat_seconds)
@@ -163,7 +163,7 @@ def hold_lease(place: Place, stale_seconds: float = STALE_SECONDS, heartbeat_sec
 
 
 def read_lease(place: Place) -> LeaseRecord | None:
-    """Who holds the lease of a store, as far as its object says; None if nobody does."""
+    """Who holds the lease of a place, as far as its object says; None if nobody does."""
     found = _latest(place)
     return found[1] if found else None
 
@@ -195,7 +195,7 @@ def _is_stale(place: Place, seen: LeaseRecord, stale_seconds: float) -> bool:
             return False
         if seen.here() or found[1] != seen:
             raise LeaseError(
-                f"{place.url} is being filled by another harvest, {found[1]}: wait for it, end it, or choose another output "
+                f"{place.url} is being filled by another run, {found[1]}: wait for it, end it, or choose another output "
                 f"(were it dead, this one would take over within {stale_seconds:g} s)"
             )
         time.sleep(min(LOOK_SECONDS, stale_seconds / 4))

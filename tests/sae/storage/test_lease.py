@@ -11,13 +11,13 @@ import pytest
 
 from sae.errors import LeaseError
 from sae.storage import Place
-from sae.store import lease as lease_module
-from sae.store.lease import LeaseRecord, hold_lease, read_lease
+from sae.storage import lease as lease_module
+from sae.storage.lease import LeaseRecord, hold_lease, read_lease
 
 HOLD = """
 import sys, time
 from sae.storage import Place
-from sae.store.lease import hold_lease
+from sae.storage.lease import hold_lease
 with hold_lease(Place(sys.argv[1])):
     print('held', flush=True)
     time.sleep(60)
@@ -59,9 +59,7 @@ def test_a_held_store_says_who_holds_it_and_a_released_one_holds_nothing(place):
     with hold_lease(place):
         found = read_lease(place)
         assert found.pid == os.getpid()
-        with pytest.raises(
-            LeaseError, match=rf"is being filled by another harvest, process {os.getpid()} on \S+ since 2\d\d\d-.*: wait for it, end it"
-        ):
+        with pytest.raises(LeaseError, match=rf"is being filled by another run, process {os.getpid()} on \S+ since 2\d\d\d-.*: wait for it, end it"):
             hold_lease(place).__enter__()
         assert read_lease(place) == found
     assert read_lease(place) is None
@@ -116,7 +114,7 @@ def test_a_process_number_that_was_given_again_is_not_the_holder(place):
 def test_a_living_holder_elsewhere_is_left_alone(place):
     other = BeatingElsewhere(place, 0.1)
     try:
-        with pytest.raises(LeaseError, match="another harvest, process .* on elsewhere"):
+        with pytest.raises(LeaseError, match="another run, process .* on elsewhere"):
             hold_lease(place, stale_seconds=5).__enter__()
         assert read_lease(place).host == "elsewhere"
     finally:
@@ -137,7 +135,7 @@ def test_a_displaced_holder_notices_and_stops_and_leaves_the_other_in_peace(plac
     with hold_lease(place, heartbeat_seconds=0.05) as lease:
         lease.check()
         other = leave_lease(place, number=2)
-        with pytest.raises(LeaseError, match=r"was taken over by process \d+ on elsewhere .*: this one stops; its finished shards count"):
+        with pytest.raises(LeaseError, match=r"was taken over by process \d+ on elsewhere .*: this one stops; what it finished counts"):
             check_for(lease, seconds=5)
     assert read_lease(place) == other
 
