@@ -58,7 +58,8 @@ examples.parquet (`EXAMPLES_SCHEMA`)
 summary.json (`sae.interpretation.summary`)
     source, kind, control (bool: anything but a dictionary), hookpoint, num_features, num_examined, num_live, num_scored,
     not_scored {reason: features}, explanation_score_median, explanation_score_interval [low, high] (95 % bootstrap over features),
-    draw_medians (on each of the `score_draws`), pearson_median, all_tokens_median, score_quantiles {"0.05" .. "0.95"},
+    draw_medians (on each of the `score_draws`), pearson_median, all_tokens_median, held_out_medians (of the columns that all
+    held-out tokens are measured by, over scored features), score_quantiles {"0.05" .. "0.95"},
     score_histogram {edges, counts}, single_token and multiple_tokens {num_features, num_scored, explanation_score_median,
     explanation_score_interval}, explanation_tokens, scoring_tokens, repeated_fraction, config, seed. Medians and intervals are null
     where nothing was scored.

@@ -25,7 +25,8 @@ def summarise(features: pa.Table, spec: SourceSpec, hookpoint: str, budget: Budg
         hookpoint: where it reads.
         budget: what it was given.
     """
-    scores = _numbers(features, "score_spearman")
+    scored = features.filter(pc.is_valid(features.column("score_spearman")))
+    scores = _numbers(scored, "score_spearman")
     reasons = Counter(reason for reason in features.column("not_scored_reason").to_pylist() if reason)
     counts, edges = np.histogram(scores, bins=HISTOGRAM_BINS, range=(-1, 1))
     return {
@@ -42,8 +43,8 @@ def summarise(features: pa.Table, spec: SourceSpec, hookpoint: str, budget: Budg
         "explanation_score_interval": list(median_interval(scores, budget.seed, spec.name)) if len(scores) else None,
         "draw_medians": _draw_medians(features),
         "pearson_median": _median(_numbers(features, "score_pearson")),
-        "all_tokens_median": _median(_numbers(features, "score_all_tokens")),
-        "held_out_medians": {name: _median(_numbers(features, name)) for name in HELD_OUT},
+        "all_tokens_median": _median(_numbers(scored, "score_all_tokens")),
+        "held_out_medians": {name: _median(_numbers(scored, name)) for name in HELD_OUT},
         "score_quantiles": {str(quantile): float(np.quantile(scores, quantile)) for quantile in QUANTILES} if len(scores) else None,
         "score_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "single_token": _split(features, budget.seed, single=True),

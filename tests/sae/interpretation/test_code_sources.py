@@ -79,6 +79,7 @@ def test_a_directory_of_another_plan_is_refused_by_the_differing_field(tmp_path)
 def feature(number, score, *, single=False, reason=None):
     scores = dict.fromkeys(("score_spearman", "score_pearson", "score_all_tokens"), score)
     scores["score_draws"] = None if score is None else [score, score - 0.1]
+    scores["firing_f1"] = score or 0.0  # measured on rare features, too
     return {"feature": number, "num_firing": 0 if reason == "silent" else 5, "not_scored_reason": reason, "single_token": single, **scores}
 
 
@@ -91,6 +92,7 @@ def test_the_summary_counts_every_feature_once():
     alone = {"num_features": 1, "num_scored": 1, "explanation_score_median": 0.7, "explanation_score_interval": [0.7, 0.7]}
     assert summary["single_token"] == alone
     assert summary["draw_medians"] == pytest.approx([0.6, 0.5])
+    assert summary["held_out_medians"]["firing_f1"] == 0.6, "of scored features alone"
     assert summary["control"]
     assert sum(summary["score_histogram"]["counts"]) == 3
     low, high = summary["explanation_score_interval"]
