@@ -3,7 +3,7 @@
 Two pools, one after the other, that meet in the scratch directories of the output: the first holds the model and writes every firing
 by feature, the second holds the texts and takes ranges of features. What is fitted (PCA and the like) is fitted before, by workers
 of their own. What a worker holds is bounded: one run of sequences with its code, or the texts (about 100 bytes per token) and the firings of one
-range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more) and what finding their neighbours takes (`neighbours.co_firing`).
+range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more) and what finding their neighbours takes (`neighbours`).
 """
 
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from sae.interpretation.controls import FIT_KEY, FITTED, fit_control
 from sae.interpretation.firings import Firings, firing_counts, write_firings
 from sae.interpretation.index import RangeIndexer, index_range, read_texts
 from sae.interpretation.language_model.config import LanguageModelConfig
-from sae.interpretation.neighbours import find_neighbours, similar_directions
+from sae.interpretation.neighbours import StrongestPlaces, find_neighbours, similar_directions
 from sae.interpretation.passages import load_passages
 from sae.interpretation.planning import SPLITS, InterpretationJob, all_sources, source_plan
 from sae.interpretation.reading import read_codes, read_logits
@@ -201,6 +201,7 @@ class ExplainingWorker:
         self.job, self.token_texts, self.chunks = job, token_texts, chunks
         self.specs = {spec.name: spec for spec in job.specs}
         self._loaded: tuple[str, ModelReader] | None = None
+        self._strongest: tuple[str, tuple[StrongestPlaces, StrongestPlaces]] | None = None
         self.texts = read_texts(TokenCorpus(Place(job.corpus_url)), job.budget, special_token_ids)
         self.figures = {
             "explanation_tokens": self.texts.explanation.passages.num_readable,
@@ -218,14 +219,20 @@ class ExplainingWorker:
         firings = {used_for: Firings(place, names, low, high) for used_for, names in keys.items()}
         passages = self.texts.explanation.passages
         neighbours = find_neighbours(
-            place, (keys["explanation"], keys["scoring"]), (low, high), get_table(place, SIMILAR_KEY), passages.readable,
-            SEQUENCES_PER_TASK * passages.length,
-        )  # fmt: skip
+            self._places(source, keys), (low, high), get_table(place, SIMILAR_KEY), passages.readable, SEQUENCES_PER_TASK * passages.length
+        )
         indexer = RangeIndexer(self.texts, self.job.budget, source, self.token_texts)
         logits = get_table(place, LOGITS_KEY).slice(low, high - low)
         features = self.job.examined(self.specs[source])
         write_part(place, low, *index_range(indexer, features, firings["explanation"], firings["scoring"], neighbours, logits, self._reader(source)))
         return self.figures
+
+    def _places(self, source: str, keys: dict[str, list[str]]) -> tuple[StrongestPlaces, StrongestPlaces]:
+        """Those of a source, kept while ranges of it follow one another."""
+        if self._strongest is None or self._strongest[0] != source:
+            place = self.job.place(source)
+            self._strongest = source, (StrongestPlaces(place, keys["explanation"]), StrongestPlaces(place, keys["scoring"]))
+        return self._strongest[1]
 
     def _reader(self, source: str) -> ModelReader | None:
         """The model behind a source, where explanations are learned from it; loaded with the first range of the source."""

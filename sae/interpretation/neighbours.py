@@ -52,25 +52,58 @@ class Neighbours:
         return {"co_firing": _column("co_firing", features, *self.co_firing), "similar": _column("similar", features, *self.similar)}
 
 
+class StrongestPlaces:
+    """The `PLACES` positions at which features fire strongest in a text; each is looked for once, however many have it for a neighbour.
+
+    Memory: 400 bytes for each row that was asked for, and one run of sequences while it is looked for.
+
+    Args:
+        place: of the source.
+        keys: the firings of the text, in its order.
+    """
+
+    def __init__(self, place: Place, keys: Sequence[str]) -> None:
+        self.place, self.keys = place, keys
+        self._found: dict[int, np.ndarray] = {}
+
+    def of(self, rows: np.ndarray) -> dict[int, np.ndarray]:
+        """For each of the rows, strongest first."""
+        missing = [row for row in rows.tolist() if row not in self._found]
+        self._found |= self._look_for(missing) if missing else {}
+        return {row: self._found[row] for row in rows.tolist()}
+
+    def _look_for(self, rows: list[int]) -> dict[int, np.ndarray]:
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {row: (np.empty(0, np.int64), np.empty(0, np.float32)) for row in rows}
+        for key in self.keys:
+            positions, values, offsets = read_firings(self.place, key)
+            for row, (known, strengths) in found.items():
+                cut = slice(offsets[row], offsets[row + 1])
+                places, strong = positions[cut], values[cut]
+                if len(strong) > PLACES:
+                    head = np.argpartition(-strong, PLACES)[:PLACES]
+                    places, strong = places[head], strong[head]
+                found[row] = np.concatenate([known, places]), np.concatenate([strengths, strong])
+        return {row: places[np.lexsort((places, -strong))[:PLACES]] for row, (places, strong) in found.items()}
+
+
 def find_neighbours(
-    place: Place, keys: tuple[list[str], list[str]], rows: tuple[int, int], similar: pa.Table, readable: np.ndarray, run_tokens: int
+    places: tuple[StrongestPlaces, StrongestPlaces], rows: tuple[int, int], similar: pa.Table, readable: np.ndarray, run_tokens: int
 ) -> Neighbours:
     """The neighbours of a range of rows.
 
     Args:
-        place: of the source.
-        keys: the firings of the explanation text and of the scoring text.
+        places: of the source, in the explanation text and in the scoring text.
         rows: the range `[low, high)`.
         similar: of `similar_directions`.
         readable: which tokens of the explanation text features are read at.
         run_tokens: tokens of every run of sequences but the last.
     """
     low, high = rows
-    fires = co_firing(place, keys[0], rows, readable, run_tokens)
+    fires = co_firing(places[0].place, places[0].keys, rows, readable, run_tokens)
     near, cosines = (similar.column(name).combine_chunks().slice(low, high - low).flatten() for name in ("rows", "cosines"))
     alike = near.to_numpy().reshape(-1, NUM_NEIGHBOURS), cosines.to_numpy().reshape(-1, NUM_NEIGHBOURS)
     wanted = np.unique(np.array([row for pair in zip(fires[0], alike[0], strict=True) for row in hard_rows(*pair)], np.int64))
-    return Neighbours(low, fires, alike, (strongest_places(place, keys[0], wanted), strongest_places(place, keys[1], wanted)))
+    return Neighbours(low, fires, alike, (places[0].of(wanted), places[1].of(wanted)))
 
 
 def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable: np.ndarray, run_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +131,8 @@ def co_firing(place: Place, keys: Sequence[str], rows: tuple[int, int], readable
         )
         ours = code[:, low:high]
         entries = code.shape[0] * code.shape[1]
-        counts = ours.toarray().T @ code.toarray() if DENSE * entries < code.nnz and entries <= DENSE_ENTRIES else (ours.T @ code).toarray()
+        # Of two sparse matrices the right one is laid out anew, by rows: the narrow one.
+        counts = ours.toarray().T @ code.toarray() if DENSE * entries < code.nnz and entries <= DENSE_ENTRIES else (code.T @ ours).toarray().T
         both = both + counts if both.size else counts.astype(np.float64)
         # In floating point: the product of four counts does not fit into 64 bits.
         single, tokens = np.diff(offsets) + (single if single.size else 0.0), tokens + code.shape[0]
@@ -133,21 +167,6 @@ def similar_directions(source: FeatureSource, features: np.ndarray) -> pa.Table:
             for name, (parts, kind, arrow) in columns.items()
         }
     )
-
-
-def strongest_places(place: Place, keys: Sequence[str], rows: np.ndarray) -> dict[int, np.ndarray]:
-    """The `PLACES` positions at which each of the rows fires strongest in a text, strongest first."""
-    found: dict[int, tuple[np.ndarray, np.ndarray]] = {row: (np.empty(0, np.int64), np.empty(0, np.float32)) for row in rows.tolist()}
-    for key in keys:
-        positions, values, offsets = read_firings(place, key)
-        for row, (known, strengths) in found.items():
-            cut = slice(offsets[row], offsets[row + 1])
-            places, strong = positions[cut], values[cut]
-            if len(strong) > PLACES:
-                head = np.argpartition(-strong, PLACES)[:PLACES]
-                places, strong = places[head], strong[head]
-            found[row] = np.concatenate([known, places]), np.concatenate([strengths, strong])
-    return {row: places[np.lexsort((places, -strong))[:PLACES]] for row, (places, strong) in found.items()}
 
 
 def hard_rows(co_firing_rows: np.ndarray, similar_rows: np.ndarray) -> list[int]:

@@ -7,7 +7,7 @@ from scipy.sparse import csc_array
 
 from sae.interpretation import neighbours
 from sae.interpretation.firings import write_firings
-from sae.interpretation.neighbours import NUM_NEIGHBOURS, PLACES, co_firing, find_neighbours, hard_rows, similar_directions, strongest_places
+from sae.interpretation.neighbours import NUM_NEIGHBOURS, PLACES, StrongestPlaces, co_firing, find_neighbours, hard_rows, similar_directions
 from sae.storage import Place
 
 RUNS, RUN_TOKENS, FEATURES = 3, 200, 12
@@ -92,7 +92,11 @@ def test_similar_directions_are_those_of_largest_cosine_however_they_are_cut(mon
 
 def test_the_strongest_places_are_those_of_the_whole_text(written, values):
     place, keys = written
-    for row, places in strongest_places(place, keys, np.array([0, 2, 5])).items():
+    strongest = StrongestPlaces(place, keys)
+    strongest.of(np.array([0, 3]))
+    found = strongest.of(np.array([0, 2, 5]))
+    assert list(found) == [0, 2, 5]
+    for row, places in found.items():
         order = np.lexsort((np.arange(len(values)), -values[:, row]))[:PLACES]
         assert places.tolist() == [position for position in order.tolist() if values[position, row] > 0]
 
@@ -102,11 +106,11 @@ def test_hard_negatives_come_from_both_sorts_of_neighbours_in_turn(written, valu
     directions = torch.eye(FEATURES)
     directions[3] = directions[0] + 0.1 * directions[5]
     similar = similar_directions(Directions(directions), np.arange(FEATURES))
-    found = find_neighbours(place, (keys, keys[:1]), (0, 4), similar, readable, RUN_TOKENS)
+    found = find_neighbours((StrongestPlaces(place, keys), StrongestPlaces(place, keys[:1])), (0, 4), similar, readable, RUN_TOKENS)
     rows = hard_rows(found.co_firing[0][0], found.similar[0][0])
     assert rows[:2] == [1, 3]
     explanation, scoring = found.candidates(0)
-    strongest = strongest_places(place, keys, np.array([1, 3]))
+    strongest = StrongestPlaces(place, keys).of(np.array([1, 3]))
     assert explanation[:2].tolist() == [strongest[1][0], strongest[3][0]]
     assert (scoring < RUN_TOKENS).all()
     columns = found.columns(np.arange(FEATURES) * 10)
