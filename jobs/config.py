@@ -13,7 +13,7 @@ from services.cluster import ClusterConfig
 from services.evaluator import EvaluationConfig
 from services.harvester import HarvestConfig
 from services.interpreter import InterpretationConfig
-from services.trainer import TrainerOptions
+from services.trainer_options import TrainerOptions
 
 
 class RunConfig(Config):

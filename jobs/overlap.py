@@ -15,7 +15,7 @@ from services.harvester import Beside, describe_subject, fill_store, make_plan
 from services.log import log
 from services.metrics import Monitor
 from services.overlap import Overlap, run_together
-from services.trainer import reserved_cpus, train_dictionaries, worker_count
+from services.trainer_options import reserved_cpus, worker_count
 
 
 def harvest_and_train(config: RunConfig, monitor: Monitor, done: Callable[[str], None]) -> None:
@@ -52,8 +52,7 @@ def harvest_and_train(config: RunConfig, monitor: Monitor, done: Callable[[str],
         done("harvest")
 
     def train() -> None:
-        output = f"{config.output}/dictionaries"
-        train_dictionaries(config.training, config.store_url, config.hookpoint, output, config.trainer, monitor, overlap)
+        train_stage(config, monitor, overlap)
         done("train")
 
     run_together(overlap, fill, train)

@@ -10,7 +10,6 @@ from sae.corpus.packing import prepare_corpus
 from sae.errors import InputError
 from sae.interpretation.language_model.material import Vocabulary
 from sae.report.gather import summarise
-from sae.report.page import write_report
 from sae.storage import Place
 from sae.subject import load_tokenizer
 from services.concept_detector import ConceptOptions, detect_concepts
@@ -18,8 +17,8 @@ from services.evaluator import evaluate
 from services.harvester import harvest
 from services.interpreter import interpret
 from services.metrics import Monitor
+from services.overlap import Overlap
 from services.pretrainer import pretrain_subject
-from services.trainer import train_dictionaries
 
 Stage = Callable[[RunConfig, Monitor], Any]
 
@@ -50,10 +49,12 @@ def harvest_stage(config: RunConfig, monitor: Monitor) -> Any:
     return harvest(config.harvest, config.corpus_url, config.store_url, config.subject, monitor=monitor)
 
 
-def train_stage(config: RunConfig, monitor: Monitor) -> Any:
-    """Train every dictionary in one pass over the store, into OUTPUT/dictionaries."""
+def train_stage(config: RunConfig, monitor: Monitor, overlap: Overlap | None = None) -> Any:
+    """Train every dictionary in one pass over the store, into OUTPUT/dictionaries; `overlap`: of a store that a harvest is still filling."""
+    from services.trainer import train_dictionaries  # Ray Train takes a second to import
+
     output = f"{config.output}/dictionaries"
-    return train_dictionaries(config.training, config.store_url, config.hookpoint, output, config.trainer, monitor)
+    return train_dictionaries(config.training, config.store_url, config.hookpoint, output, config.trainer, monitor, overlap)
 
 
 def evaluate_stage(config: RunConfig, monitor: Monitor) -> Any:
@@ -104,6 +105,8 @@ def subject_vocabulary(config: RunConfig) -> Vocabulary:
 
 def report_stage(config: RunConfig, monitor: Monitor) -> Any:
     """Gather what the other stages left into OUTPUT/report.html and OUTPUT/summary.json."""
+    from sae.report.page import write_report  # matplotlib takes a second to import
+
     place = config.place
     record = place.get_json("stages.json") if place.exists("stages.json") else {"stages": {}}
     costs = record["stages"].values()

@@ -10,14 +10,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from safetensors.torch import load, save
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus, prepare_corpus, split_documents
@@ -25,6 +24,9 @@ from sae.corpus.sources import CorpusConfig
 from sae.errors import EmptyCorpusError, PlanError
 from sae.storage import Place
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 STATE_KEY = "training/state.safetensors"
 DONE_KEY = "pretraining.json"
@@ -101,7 +103,7 @@ def pretrain(
 
 
 @torch.no_grad()
-def validation_loss(model: GPT2LMHeadModel, corpus: TokenCorpus, device: str, max_sequences: int = 512) -> float:
+def validation_loss(model: "GPT2LMHeadModel", corpus: TokenCorpus, device: str, max_sequences: int = 512) -> float:
     """Mean next-token cross-entropy in nats over the first held-out sequences, every position but the BOS predicted."""
     model.eval()
     total = 0.0
@@ -113,8 +115,10 @@ def validation_loss(model: GPT2LMHeadModel, corpus: TokenCorpus, device: str, ma
     return total / (len(sequences) * (sequences.shape[1] - 1))
 
 
-def build_model(config: PretrainingConfig, bos_token_id: int) -> GPT2LMHeadModel:
+def build_model(config: PretrainingConfig, bos_token_id: int) -> "GPT2LMHeadModel":
     """A freshly initialised model: GPT-2's block with ReLU, learned positions, embedding and unembedding not tied."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # seconds of import, which every command would pay for the configuration above
+
     torch.manual_seed(config.seed)
     shape = config.transformer
     return GPT2LMHeadModel(
@@ -169,7 +173,9 @@ def _training_text(corpus: CorpusConfig, limit_characters: int) -> Iterator[str]
             return
 
 
-def _train(config: PretrainingConfig, corpus: TokenCorpus, output: Place, device: str, progress: Callable[[str, int, int], None]) -> GPT2LMHeadModel:
+def _train(
+    config: PretrainingConfig, corpus: TokenCorpus, output: Place, device: str, progress: Callable[[str, int, int], None]
+) -> "GPT2LMHeadModel":
     model = build_model(config, corpus.manifest.bos_token_id).to(device)
     decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.ndim < 2]
@@ -200,7 +206,7 @@ def _train(config: PretrainingConfig, corpus: TokenCorpus, output: Place, device
     return model
 
 
-def _save(model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, output: Place, step: int) -> None:
+def _save(model: "GPT2LMHeadModel", optimizer: torch.optim.Optimizer, output: Place, step: int) -> None:
     tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     for name, parameter in model.named_parameters():
         for moment in ("exp_avg", "exp_avg_sq"):
@@ -208,7 +214,7 @@ def _save(model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, output: Plac
     output.put(STATE_KEY, save({name: tensor.contiguous() for name, tensor in tensors.items()} | {"step": torch.tensor(step)}))
 
 
-def _restore(model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, output: Place) -> int:
+def _restore(model: "GPT2LMHeadModel", optimizer: torch.optim.Optimizer, output: Place) -> int:
     if not output.exists(STATE_KEY):
         return 0
     tensors = load(output.get(STATE_KEY))
@@ -220,7 +226,7 @@ def _restore(model: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, output: P
     return step
 
 
-def _write_model(model: GPT2LMHeadModel, output: Place, result: dict[str, Any]) -> None:
+def _write_model(model: "GPT2LMHeadModel", output: Place, result: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model.half().save_pretrained(scratch)
         for path in sorted(Path(scratch).iterdir()):

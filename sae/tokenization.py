@@ -4,12 +4,15 @@ import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sae.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -25,6 +28,8 @@ class SubjectTokenizer:
     """
 
     def __init__(self, directory: str) -> None:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # a second of import: only who reads tokens pays it
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory)
         except (OSError, ValueError) as error:
@@ -56,7 +61,7 @@ class SubjectTokenizer:
         return [text if token in self.special_token_ids else _readable(text, self._fast, token) for token, text in enumerate(raw)]
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """Train a byte-level BPE with `<|endoftext|>` as its BOS and EOS.
 
     Reference: byte-level BPE as in GPT-2 (Radford et al. 2019, section 2.2).
@@ -65,6 +70,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         texts: documents to learn merges from.
         vocab_size: tokens, the 256 bytes and the special token included.
     """
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = FastTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -75,7 +82,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path) -> None:
     """Save a tokenizer so that `AutoTokenizer` loads it."""
     tokenizer.save_pretrained(directory)
 

@@ -9,25 +9,27 @@ import math
 import os
 import uuid
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any
 
 import fsspec
 import pyarrow.fs
 import ray.train
-from pydantic import Field, PositiveInt, model_validator
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sae.config import Config
-from sae.errors import InputError, MonosemError
+from sae.errors import MonosemError
 from sae.storage import Place
+from sae.store.reader import Store
 from sae.training.config import TrainingConfig
+from sae.training.engine import train
+from sae.training.result import RESULT_KEY
 from services.actors import WORKER_ENVIRONMENT
 from services.devices import GpuProbe
 from services.failure import final_error
 from services.metrics import Monitor
-from services.overlap import OVERLAPPED_CPU_SHARE, Overlap
-from services.training_sinks import SinkName, check_sinks
+from services.overlap import Overlap
+from services.trainer_options import TrainerOptions, reserved_cpus, worker_count, worker_cpus
+from services.training_sinks import check_sinks
 from services.training_worker import Outcome, TrainingTask, train_in_worker
 from services.worker_pool import PoolOptions, run_pool
 
@@ -36,33 +38,6 @@ RAY_TRAIN_DIRECTORY = ".ray-train"
 OUTCOME_TIMEOUT_SECONDS = 30 * 86_400
 STEP_TIMEOUT_SECONDS = 1800
 GPU_TIMEOUT_SECONDS = 1800.0  # a group of nodes that is scaled from zero takes minutes
-
-
-class TrainerOptions(Config):
-    """How training is spread over workers, what each occupies, and how often one may fail."""
-
-    num_workers: PositiveInt = Field(1, description="training workers")
-    min_workers: PositiveInt | None = Field(None, description="fewest workers to go on with where nodes are lost; null waits for all num_workers")
-    parallel: Literal["dictionaries", "data", "features"] = Field(
-        "dictionaries",
-        description="what workers share: dictionaries are dealt out to them whole; data: the rows of each batch; features: each dictionary's d_sae",
-    )
-    num_cpus: float = Field(0.0, ge=0, description="CPUs (as Ray counts them) of a worker, rounded up also its threads; 0 shares out a node's")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs of a worker; 0 trains on the CPU")
-    labels: dict[str, str] = Field({}, description="labels that a Ray node must have to be given a worker, as a node group's")
-    max_failures: int = Field(3, ge=0, description="restarts after a worker died or failed")
-    log_to: tuple[SinkName, ...] = Field((), description="tools that get live curves beside Prometheus: tensorboard, wandb (extras of this package)")
-
-    @model_validator(mode="after")
-    def _fewest_is_no_more_than_all(self) -> Self:
-        if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ValueError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}: lower it")
-        return self
-
-    @property
-    def shared(self) -> Literal["data", "features"] | None:
-        """What all workers share of every step; None: nothing, each trains whole dictionaries."""
-        return None if self.parallel == "dictionaries" or self.num_workers == 1 else self.parallel
 
 
 def train_dictionaries(
@@ -95,15 +70,17 @@ def train_dictionaries(
         DivergenceError: training produced NaN or infinity; it would again, so there is no second attempt either.
         WorkerError: workers failed more often than they may.
     """
-    options = options or TrainerOptions()
-    check_sinks(options.log_to, Place(output_url))
+    options, output = options or TrainerOptions(), Place(output_url)
+    if overlap is None and all(output.exists(f"{dictionary.name}/{RESULT_KEY}") for dictionary in config.dictionaries):
+        return train(Store(Place(store_url)), hookpoint, config, output)  # compares plans; workers, to find nothing to do, would take seconds
+    check_sinks(options.log_to, output)
     num_workers = worker_count(config, options)
-    threads = math.ceil(_worker_cpus(options, num_workers))
+    threads = math.ceil(worker_cpus(options, num_workers))
     if options.num_gpus:  # otherwise the workers would meet as strangers, in NCCL
         probe = PoolOptions(num_cpus=0, num_gpus=options.num_gpus, labels=options.labels, start_timeout_seconds=GPU_TIMEOUT_SECONDS)
         list(run_pool(GpuProbe, (), [None], 1, probe))
-    with _ray_train_storage(Place(output_url)) as storage:
-        scratch = Place(output_url).child(RAY_TRAIN_DIRECTORY, storage["name"]).url
+    with _ray_train_storage(output) as storage:
+        scratch = output.child(RAY_TRAIN_DIRECTORY, storage["name"]).url
         task = TrainingTask(config, store_url, hookpoint, output_url, options.shared, monitor, threads, scratch, overlap, options.log_to)
         trainer = TorchTrainer(
             train_in_worker,
@@ -163,26 +140,3 @@ def _cause(error: ray.train.TrainingFailedError) -> BaseException:
     failures = list(getattr(error, "worker_failures", {}).values())
     cause = failures[0] if failures else error
     return getattr(cause, "_base_exc", cause)  # Ray Train wraps what the worker raised, and has no public way to unwrap it
-
-
-def worker_count(config: TrainingConfig, options: TrainerOptions) -> int:
-    """How many workers a training takes."""
-    return options.num_workers if options.shared else min(options.num_workers, len(config.dictionaries))
-
-
-def reserved_cpus(options: TrainerOptions, num_workers: int, overlapped: bool) -> float:
-    """CPUs, as Ray counts them, that each worker reserves: half of a shared-out node where a harvest runs beside it."""
-    return _worker_cpus(options, num_workers) * (OVERLAPPED_CPU_SHARE if overlapped and not options.num_cpus else 1.0)
-
-
-def _worker_cpus(options: TrainerOptions, num_workers: int) -> float:
-    return options.num_cpus or max(1.0, _largest_node_cpus(options.labels) // num_workers)
-
-
-def _largest_node_cpus(labels: dict[str, str]) -> float:
-    nodes = [node for node in ray.nodes() if node["Alive"] and labels.items() <= node.get("Labels", {}).items()]
-    largest = max((node["Resources"].get("CPU", 0.0) for node in nodes), default=0.0)
-    if not largest:
-        among = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
-        raise InputError(f"there is no node{among} yet whose CPUs training could share out (a group scaled to zero?): set trainer.num_cpus")
-    return float(largest)

@@ -1,7 +1,6 @@
 """How well predicted activations agree with true ones, and how sure one may be of the median over features."""
 
 import numpy as np
-from scipy.stats import rankdata
 
 from sae.interpretation.firings import FeatureFirings
 from sae.interpretation.sampling import draw_seed
@@ -33,7 +32,14 @@ def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
 
 def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
     """Spearman correlation: Pearson of the ranks, ties sharing their mean rank; 0 where either side is constant."""
-    return pearson(rankdata(predicted), rankdata(true))
+    return pearson(ranks(predicted), ranks(true))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, ties sharing their mean rank; along the last axis."""
+    from scipy.stats import rankdata  # half a second of import, which every command would pay
+
+    return np.asarray(rankdata(values, axis=-1))
 
 
 def held_out_figures(nodes: np.ndarray, means: np.ndarray, counted: np.ndarray, firings: FeatureFirings, typical: float) -> dict[str, float]:
@@ -63,17 +69,17 @@ def held_out_figures(nodes: np.ndarray, means: np.ndarray, counted: np.ndarray, 
     hits = fires[said].sum()
     error = np.square(values).sum() - 2 * means @ sums + np.square(means) @ tokens
     variance = np.square(values).sum() - values.sum() ** 2 / total
-    of_firings = rankdata(values) + zeros
+    of_firings = ranks(values) + zeros
     true_ranks = np.bincount(there, weights=of_firings, minlength=size) + (tokens - fires) * (zeros + 1) / 2
     squared_ranks = np.square(of_firings).sum() + zeros * ((zeros + 1) / 2) ** 2
-    ranks = _node_ranks(means, tokens)
+    node_ranks = _node_ranks(means, tokens)
     return {
         "firing_precision": float(hits / max(tokens[said].sum(), 1)),
         "firing_recall": float(hits / len(values)),
         "firing_f1": float(2 * hits / (tokens[said].sum() + len(values))),
         "variance_explained": float(1 - error / variance) if variance > 0 else 0.0,
         "score_all_tokens": _weighted_pearson(means, tokens, sums, np.square(values).sum()),
-        "spearman_all_tokens": _weighted_pearson(ranks, tokens, true_ranks, squared_ranks),
+        "spearman_all_tokens": _weighted_pearson(node_ranks, tokens, true_ranks, squared_ranks),
     }
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.stats import rankdata
 
 from sae.errors import InputError
 from sae.interpretation.sampling import draw_seed
-from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE, pearson, spearman
+from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE, pearson, ranks, spearman
 from sae.rating.deck import DECK_KEY, Deck, read_deck
 from sae.rating.records import KeptRating, Ratings, latest, raters_of
 from sae.storage import Place, sha256_hex
@@ -163,7 +162,7 @@ def correlation(measure: str, scope: str, one: np.ndarray, other: np.ndarray) ->
         return Correlation(measure, scope, size)
     draws = np.random.default_rng(draw_seed("ratings", measure, scope)).integers(0, size, (BOOTSTRAP_DRAWS, size))
     plain = _rows_pearson(one[draws], other[draws])
-    ranked = _rows_pearson(rankdata(one[draws], axis=1), rankdata(other[draws], axis=1))
+    ranked = _rows_pearson(ranks(one[draws]), ranks(other[draws]))
     return Correlation(measure, scope, size, pearson(one, other), _interval(plain), spearman(one, other), _interval(ranked))
 
 

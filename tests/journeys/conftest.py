@@ -36,6 +36,9 @@ def tiny_run(tiny_subject_directory, text_directory):
                 },
             ],
         },
+        # Several of these workers are tested in tests/services; here each would cost seconds of imports.
+        "evaluation": {"num_workers": 1},
+        "interpretation": {"num_workers": 1},
         "cluster": {"num_cpus": 2, "object_store_bytes": 100 * 2**20},
     }
 

@@ -9,7 +9,7 @@ import ray
 import torch
 
 from sae.errors import InputError
-from services.trainer import TrainerOptions, reserved_cpus
+from services.trainer_options import TrainerOptions, reserved_cpus
 
 # Ray takes our word for it that there is a GPU; a cluster of its own, since that cannot be said of one that is running.
 PRETENDED_GPU = """
@@ -20,7 +20,8 @@ from sae.architectures.config import TopKConfig
 from sae.training.dictionary_run import DictionaryConfig
 from sae.training.config import TrainingConfig
 from services.devices import GpuProbe, device
-from services.trainer import TrainerOptions, train_dictionaries
+from services.trainer import train_dictionaries
+from services.trainer_options import TrainerOptions
 from services.worker_pool import PoolOptions, run_pool
 
 HERE, ELSEWHERE = {"monosem-group": "harvest"}, {"monosem-group": "train"}

@@ -10,7 +10,7 @@ from jobs.config import RunConfig
 from jobs.overlap import harvest_workers_beside_training
 from sae.errors import ConfigError, DivergenceError, WorkerError
 from services.overlap import Overlap, run_together
-from services.trainer import reserved_cpus, worker_count
+from services.trainer_options import reserved_cpus, worker_count
 
 pytestmark = pytest.mark.ray
 

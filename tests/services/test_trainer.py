@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 
 from sae.architectures.config import ReluConfig, TopKConfig
-from sae.errors import DivergenceError, HookpointError, StorageError
+from sae.errors import DivergenceError, HookpointError, PlanError, StorageError
 from sae.parallel import ALONE
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
@@ -24,8 +24,10 @@ from sae.training.dictionary_config import DictionaryConfig
 from sae.training.engine import train
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import ResamplingConfig
+from services import trainer
 from services.actors import WORKER_ENVIRONMENT
-from services.trainer import RAY_TRAIN_DIRECTORY, TrainerOptions, train_dictionaries
+from services.trainer import RAY_TRAIN_DIRECTORY, train_dictionaries
+from services.trainer_options import TrainerOptions
 from services.training_worker import Reporter, TrainingTask, train_share, train_together
 
 # Ray Train makes a context of Ray Data, which warns of its own defaults.
@@ -172,6 +174,14 @@ def test_a_killed_worker_is_restarted_and_ends_where_an_undisturbed_one_does(ray
     environment = monitor.environment()
     assert {name: environment.get(name) for name in WORKER_ENVIRONMENT} == WORKER_ENVIRONMENT
     assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_finished_dictionaries_are_returned_without_a_worker_and_held_to_their_plans(store_url, tmp_path, monkeypatch):
+    results = train(Store(Place(store_url)), HOOKPOINT, SMALL, Place(tmp_path))
+    monkeypatch.setattr(trainer, "TorchTrainer", lambda *arguments, **named: pytest.fail("nothing is left to train"))
+    assert train_dictionaries(SMALL, store_url, HOOKPOINT, str(tmp_path)) == results
+    with pytest.raises(PlanError, match="log_every"):
+        train_dictionaries(SMALL.model_copy(update={"log_every": 5}), store_url, HOOKPOINT, str(tmp_path))
 
 
 @pytest.mark.ray
