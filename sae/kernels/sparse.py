@@ -155,11 +155,10 @@ def flat_positive(pre: Float[Tensor, "rows d_sae"]) -> Int[Tensor, " nnz"]:
 
 def flat_at_least(pre: Float[Tensor, "rows d_sae"], bound: Float[Tensor, "rows 1"]) -> Int[Tensor, " nnz"]:
     """Positions of the entries that reach the bound of their row, counted row by row, ascending."""
-    if pre.is_cuda or (pre.dtype == torch.bfloat16 and not bool((bound > 0).all())):
+    if pre.is_cuda or pre.dtype != torch.bfloat16 or not bool((bound > 0).all()):
         return flat_nonzero(pre >= bound)
     # As in `flat_positive`; bits read as integers are in the order of the numbers where one side is above 0.
-    numbers, least = (each.view(torch.int16) if pre.dtype == torch.bfloat16 else each for each in (pre, bound))
-    return torch.from_numpy(np.flatnonzero(numbers.numpy() >= least.numpy()))
+    return torch.from_numpy(np.flatnonzero(pre.view(torch.int16).numpy() >= bound.view(torch.int16).numpy()))
 
 
 def row_pointers_of(flat: Int[Tensor, " nnz"], batch: int, num_features: int) -> Int[Tensor, " batch_plus_1"]:
