@@ -15,6 +15,7 @@ from sae.report.plots import DASHES, GRID, INK, MUTED, NUM_SERIES, PANEL_INCHES,
 MARKERS = "osD^vPX"
 SHADES = 6
 NAMED_POINTS = 12
+NAME_POINTS = 9.0  # height of a name, in points
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def frontier(name: str, points: Sequence[Point], y_label: str, *, percent: bool 
     if positive and max(positive) > 1.5 * min(positive):
         _log_axis(axes)
     axes.margins(0.12)
+    if positive and max(positive) < 1.2 * min(positive):  # else hundredths of a feature would fill the axis
+        axes.set_xlim(min(positive) / 1.1, max(positive) * 1.1)
     if percent:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
     axes.grid(color=GRID, linewidth=0.5)
@@ -118,17 +121,27 @@ def loss_terms(name: str, color: int, terms: Sequence[Term], marks: Sequence[Mar
     figure, axes = panel(PANEL_INCHES, 2.3)
     for rank, term in enumerate(terms):
         axes.plot(term.x, term.y, color=color_of(color), linestyle=DASHES[rank % len(DASHES)], linewidth=1.3, alpha=1.0 - 0.12 * min(rank, 4))
-        axes.annotate(
-            term.label, (term.x[-1], term.y[-1]), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=MUTED, annotation_clip=False
-        )
     if any(value > 0 for term in terms for value in term.y):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value) if value < 1e-3 or value >= 1e4 else f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     _draw_marks(axes, marks)
     _vectors_axis(axes)
+    _name_ends(axes, terms)
     axes.set_ylabel("loss per step")
     return to_svg(figure, name)
+
+
+def _name_ends(axes: Axes, terms: Sequence[Term]) -> None:
+    """The name of each line at its right end, lifted where it would lie on the one below."""
+    bottom, least = axes.get_ylim()[0], -float("inf")
+    for term in sorted(terms, key=lambda term: term.y[-1]):
+        end = (term.x[-1], max(term.y[-1], bottom))
+        height = float(axes.transData.transform(end)[1]) * 72 / axes.figure.dpi
+        least = max(height, least)
+        place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+        axes.annotate(term.label, end, (3, least - height), fontsize=7.5, color=MUTED, **place)
+        least += NAME_POINTS
 
 
 def densities(name: str, color: int, found: Densities, marks: Sequence[Mark]) -> str:

@@ -1,5 +1,6 @@
 """The training section: a frontier over all dictionaries, curves, and what there is of each dictionary alone."""
 
+import itertools
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from planted_run import evaluation, put_lines, write_dictionary
 from sae.report.gather import gather
 from sae.report.page import write_report
 from sae.report.training_charts import MAX_POINTS, resampling_marks, training_page
+from sae.report.training_plots import Point, Term, frontier, loss_terms
 from sae.storage import Place
 
 
@@ -49,6 +51,19 @@ def test_shows_the_loss_terms_of_each_dictionary_without_their_total(two):
     terms = next(drawing for drawing in relu.drawings if drawing.title == "Loss terms.")
     assert {"reconstruction", "sparsity"} <= set(texts(terms.svg))
     assert "total" not in texts(terms.svg)
+
+
+def test_names_of_lines_that_end_together_do_not_lie_on_one_another():
+    terms = [Term(name, [1.0, 2.0], [5.0, end]) for name, end in (("reconstruction", 1.0), ("sparsity", 1.01), ("auxiliary", 0.0))]
+    heights = sorted(float(height) for height, name in re.findall(r'<text[^>]* y="([\d.]+)">([a-z]+)</text>', loss_terms("terms", 0, terms, [])))
+    assert len(heights) == 3
+    assert min(upper - lower for lower, upper in itertools.pairwise(heights)) > 8
+
+
+def test_dictionaries_of_nearly_one_l0_are_not_pulled_apart():
+    close = frontier("close", [Point("a", "a", 0, 19.94, 0.2), Point("b", "b", 1, 20.0, 0.1)], "FVU")
+    ticks = [float(text) for text in texts(close) if re.fullmatch(r"\d\d\.?\d*", text)]
+    assert max(ticks) - min(ticks) > 1
 
 
 def test_marks_resamplings_with_how_many_stayed_alive(run, two):
