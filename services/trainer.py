@@ -72,13 +72,15 @@ def train_dictionaries(
     """
     options, output = options or TrainerOptions(), Place(output_url)
     if overlap is None and all(output.exists(f"{dictionary.name}/{RESULT_KEY}") for dictionary in config.dictionaries):
-        return train(Store(Place(store_url)), hookpoint, config, output)  # compares plans; workers, to find nothing to do, would take seconds
+        return train(Store(Place(store_url)), hookpoint, config, output)  # compares plans
     check_sinks(options.log_to, output)
     num_workers = worker_count(config, options)
     threads = math.ceil(worker_cpus(options, num_workers))
     if options.num_gpus:  # otherwise the workers would meet as strangers, in NCCL
         probe = PoolOptions(num_cpus=0, num_gpus=options.num_gpus, labels=options.labels, start_timeout_seconds=GPU_TIMEOUT_SECONDS)
         list(run_pool(GpuProbe, (), [None], 1, probe))
+    if overlap is None:
+        Store(Place(store_url))  # that there is none is better said now than by workers half a minute later
     with _ray_train_storage(output) as storage:
         scratch = output.child(RAY_TRAIN_DIRECTORY, storage["name"]).url
         task = TrainingTask(config, store_url, hookpoint, output_url, options.shared, monitor, threads, scratch, overlap, options.log_to)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 
 from sae.architectures.config import ReluConfig, TopKConfig
-from sae.errors import DivergenceError, HookpointError, PlanError, StorageError
+from sae.errors import DivergenceError, HookpointError, InputError, PlanError, StorageError
 from sae.parallel import ALONE
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
@@ -182,6 +182,12 @@ def test_finished_dictionaries_are_returned_without_a_worker_and_held_to_their_p
     assert train_dictionaries(SMALL, store_url, HOOKPOINT, str(tmp_path)) == results
     with pytest.raises(PlanError, match="log_every"):
         train_dictionaries(SMALL.model_copy(update={"log_every": 5}), store_url, HOOKPOINT, str(tmp_path))
+
+
+def test_a_store_that_is_not_there_is_said_before_any_worker_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "TorchTrainer", lambda *arguments, **named: pytest.fail("there is nothing to train on"))
+    with pytest.raises(InputError, match="harvest"):
+        train_dictionaries(SMALL, str(tmp_path / "nothing"), HOOKPOINT, str(tmp_path), OPTIONS)
 
 
 @pytest.mark.ray
