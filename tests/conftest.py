@@ -13,6 +13,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="30",
+    RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
     RAY_health_check_period_ms="1000",
     RAY_health_check_failure_threshold="3",
     RAY_health_check_initial_delay_ms="1000",
