@@ -3,6 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from sae.report.gather import ExplainedSource, Json, RunRecord, TrainedDictionary, value_at
 from sae.report.numbers import shown, shown_interval
 
@@ -44,16 +46,7 @@ def text_of(record: RunRecord) -> str:
 def findings(record: RunRecord) -> list[str]:
     """One sentence for each dictionary, and one on the explanations of each."""
     sentences = [_found(dictionary) for dictionary in record.dictionaries if dictionary.evaluation]
-    beside = ", ".join(f"{_median(source)} for {source.label}" for source in record.sources if source.control and len(source.scores()))
-    for source in record.sources:
-        if not source.control and len(source.scores()):
-            interval = shown_interval(source.summary.get("explanation_score_interval"), "fixed")
-            sure = f" (95 % interval {interval})" if interval else ""
-            sentences.append(
-                f"Explanations of {source.name} predict its features on held-out text with a median rank correlation of {_median(source)}{sure}"
-                f"{', against ' + beside if beside else ''}."
-            )
-    return sentences
+    return sentences + [_explained(source, record.sources) for source in record.sources if not source.control and len(source.scores())]
 
 
 def facts(record: RunRecord, summary: Json, written: datetime) -> Facts:
@@ -147,8 +140,30 @@ def _found(dictionary: TrainedDictionary) -> str:
     )
 
 
-def _median(source: ExplainedSource) -> str:
-    return shown(source.summary.get("explanation_score_median"), "fixed")
+def _explained(source: ExplainedSource, sources: list[ExplainedSource]) -> str:
+    interval = shown_interval(source.summary.get("explanation_score_interval"), "fixed")
+    sure = f" (95 % interval {interval})" if interval else ""
+    said = f"Explanations of {source.name} predict its features on held-out text with a median rank correlation of {_median(source)}{sure}"
+    said += _beside(sources, None)
+    # Alone, the median over all features would flatter whatever finds single tokens, as a dictionary of a model that learned nothing does.
+    if len(source.scores(single_token=False)) and len(source.scores(single_token=True)):
+        said += f"; of those that fire on several tokens, {_median(source, single_token=False)}{_beside(sources, False)}"
+    return f"{said}."
+
+
+def _beside(sources: list[ExplainedSource], single_token: bool | None) -> str:
+    """The neurons' median, and that of the best explained of the other controls."""
+    controls = [source for source in sources if source.control and len(source.scores(single_token))]
+    neurons = [source for source in controls if source.name == "neurons"]
+    others = [source for source in controls if source not in neurons]
+    best = sorted(others, key=lambda source: -np.median(source.scores(single_token)))[:1]
+    told = [f"{_median(source, single_token)} for {source.label}" for source in neurons + best]
+    remark = ", the best of the other controls" if len(others) > 1 else ""
+    return f", against {' and '.join(told)}{remark}" if told else ""
+
+
+def _median(source: ExplainedSource, single_token: bool | None = None) -> str:
+    return shown(float(np.median(source.scores(single_token))), "fixed")
 
 
 def _rows(record: RunRecord) -> int:

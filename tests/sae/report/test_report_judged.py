@@ -15,6 +15,7 @@ from sae.report.comparisons import comparisons
 from sae.report.gather import gather
 from sae.report.glossary import glossary, glossary_markdown
 from sae.report.page import write_report
+from sae.report.story import findings
 from sae.report.words import words_of
 from sae.storage import Place
 
@@ -53,6 +54,16 @@ class TestNoise:
         assert not against.noise[place]
         assert table["topk on the shuffled model"].noise[place]
         assert table["topk on the shuffled model"].cells[place].value == "within noise"
+
+    def test_the_first_lines_name_the_best_control_on_all_features_and_on_those_of_several_tokens(self, judged_run):
+        record = gather(judged_run)
+        [said] = [sentence for sentence in findings(record) if sentence.startswith("Explanations of topk")]
+        parts = said.split("; of those that fire on several tokens, ")
+        assert len(parts) == 2
+        for part, single_token in zip(parts, (None, False), strict=True):
+            medians = {source.label: np.median(source.scores(single_token)) for source in record.sources if source.control}
+            best = max((label for label in medians if label != "neurons"), key=medians.get)
+            assert f"{medians['neurons']:.3f} for neurons and {medians[best]:.3f} for {best}, the best of the other controls" in part
 
     def test_what_the_interpretation_compared_itself_is_taken(self, judged_run):
         row = {"dictionary": "topk", "source": "relu", "features": "all", "num": [9, 9], "difference": 0.25, "interval": [0.125, 0.375]}
