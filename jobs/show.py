@@ -1,10 +1,10 @@
 """`monosem show`: what lies at a path or URL, at a glance."""
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
+from jobs.results import concept_lines, results_table
 from jobs.show_store import show_store
 from sae.corpus.packing import SPLITS, TokenCorpus
 from sae.errors import CorruptObjectError, InputError
@@ -77,8 +77,7 @@ def show_run(place: Place) -> str:
         state = "finished" if cost["finished"] else "unfinished: run the same command again to continue"
         lines.append(f"  {name:10} {cost['seconds']:7.1f} s  {cost['peak_rss_bytes'] / 2**30:5.2f} GiB  {state}")
     if place.exists("summary.json"):
-        for entry in place.get_json("summary.json")["dictionaries"]:
-            lines.append(f"  {json.dumps(entry, ensure_ascii=False)}")
+        lines += ["", *results_table(place), *concept_lines(place)]
     if place.exists(DECK_KEY):
         lines += show_ratings(place)
     return "\n".join(lines)

@@ -1,15 +1,12 @@
-"""The verbs that run stages, and the table of results they end with."""
+"""The verbs that run stages."""
 
 import argparse
-from typing import Any
 
 from jobs.budget import print_estimate, with_max_cost
-from jobs.config import RunConfig
 from jobs.loading import load_config
+from jobs.results import comparison_lines, concept_lines, results_table
 from jobs.run import run_stages
 from jobs.stages import WHOLE_WAY
-from sae.concepts.report import REPORT_KEY, ConceptReport, concepts_table
-from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
 from services.log import start_logging
 
 
@@ -23,58 +20,13 @@ def stage_verb(options: argparse.Namespace) -> None:
     names = WHOLE_WAY if options.verb == "run" else (options.verb,)
     run_stages(config, names, from_scratch=getattr(options, "from_scratch", False), overlap=getattr(options, "overlap", False))
     if options.verb in ("run", "report"):
-        print(results_table(config, config.place.get_json("summary.json")))
+        print("", *results_table(config.place), sep="\n")
     else:
-        lines = comparison_lines(config) if options.verb == "interpret" else concept_lines(config) if options.verb in ("evaluate", "concepts") else []
+        lines = (
+            comparison_lines(config.place)
+            if options.verb == "interpret"
+            else concept_lines(config.place)
+            if options.verb in ("evaluate", "concepts")
+            else []
+        )
         print("\n".join([*lines, f"{options.verb}: done, in {config.output}"]))
-
-
-def results_table(config: RunConfig, summary: dict[str, Any]) -> str:
-    """The table that a run ends with: one row a dictionary, one a baseline, then time, memory and where the report lies."""
-    columns = ("dictionary", "L0", "FVU", "loss recovered (zero)", "(mean)", "dead", "explanation score")
-    rows = [columns]
-    for entry in summary["dictionaries"]:
-        low, high = entry.get("loss_recovered_zero_interval") or (None, None)
-        recovered = f"{_number(entry['loss_recovered_zero'])}" + (f" [{_number(low)}, {_number(high)}]" if low is not None else "")
-        score = _score(entry)
-        rows.append(
-            (
-                f"{entry['name']} {entry['d_in']}→{entry['d_sae']}", _number(entry["l0"], 1), _number(entry["fvu"]), recovered,
-                _number(entry["loss_recovered_mean"]), _percent(entry["dead_fraction"]), score,
-            )
-        )  # fmt: skip
-    rows += [(name, "", "", "", "", "", _score(entry)) for name, entry in summary["baselines"].items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    lines.append("")
-    lines += comparison_lines(config)
-    lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
-    lines.append(f"report: {config.output}/report.html")
-    return "\n" + "\n".join(lines)
-
-
-def concept_lines(config: RunConfig) -> list[str]:
-    """The best detectors of each label beside the neurons'; nothing before concepts were detected."""
-    place = config.place.child("concepts")
-    return [concepts_table(ConceptReport.parse(place.get_json(REPORT_KEY))), ""] if place.exists(REPORT_KEY) else []
-
-
-def comparison_lines(config: RunConfig) -> list[str]:
-    """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
-    place = config.place.child("interpretation")
-    return comparison_table(place.get_json(COMPARISON_KEY)["rows"]) if place.exists(COMPARISON_KEY) else []
-
-
-def _score(entry: dict[str, Any]) -> str:
-    low, high = entry.get("explanation_score_interval") or (None, None)
-    median = _number(entry.get("explanation_score_median"))
-    return median if low is None else f"{median} [{_number(low)}, {_number(high)}]"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"

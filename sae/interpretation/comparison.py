@@ -18,6 +18,7 @@ from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE
 from sae.storage import Place
 
 COMPARISON_KEY = "comparison.json"
+LINE = 120  # characters that most terminals show
 PARTS = {"all": None, "single_token": True, "multiple_tokens": False}
 
 
@@ -62,7 +63,7 @@ def bootstrap_medians(draws: np.ndarray, seed: int) -> np.ndarray:
 
 
 def comparison_table(rows: list[dict[str, Any]]) -> list[str]:
-    """The comparison in words, a line for each dictionary and part: differences beyond noise with their interval, the others by name."""
+    """The comparison in words, some lines for each dictionary and part: differences beyond noise with their interval, the others by name."""
     lines: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["within_noise"] is None:
@@ -72,7 +73,18 @@ def comparison_table(rows: list[dict[str, Any]]) -> list[str]:
         said = f"within noise of {other}" if row["within_noise"] else f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {other}"
         lines.setdefault((row["dictionary"], row["features"]), []).append(said)
     names = {"all": "all features", "single_token": "single-token ones", "multiple_tokens": "the others"}
-    return [f"explanation score of {name}, {names[part]}: {', '.join(said)}" for (name, part), said in lines.items()]
+    return [line for (name, part), said in lines.items() for line in _wrapped(f"explanation score of {name}, {names[part]}:", said)]
+
+
+def _wrapped(head: str, said: list[str]) -> list[str]:
+    """Head and clauses in lines of at most about `LINE` characters, none of them cut."""
+    lines = [head]
+    for number, clause in enumerate(said, start=1):
+        clause += "," if number < len(said) else ""
+        if len(lines[-1]) + len(clause) > LINE:
+            lines.append("   ")
+        lines[-1] += f" {clause}"
+    return lines
 
 
 def _compare(dictionary: str, other: str, part: str, medians: dict[tuple[str, str], tuple[np.ndarray, float, int]]) -> dict[str, Any]:

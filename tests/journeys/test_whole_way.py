@@ -153,8 +153,12 @@ def test_run_again_it_does_nothing_twice(finished, monosem):
 
 
 def test_show_says_what_lies_where(finished, monosem):
-    output, *_ = finished
-    assert "a run" in monosem("show", str(output)).stdout
+    output, _, _, process = finished
+    run = monosem("show", str(output)).stdout
+    assert "a run" in run
+    table = [line for line in process.stdout.splitlines() if line.startswith(("topk ", "relu ", "explanation score"))]
+    assert len(table) > 2
+    assert set(table) <= set(run.splitlines()), "the table that the run ended with"
     assert "sequences" in monosem("show", str(output / "corpus")).stdout
     assert "a topk dictionary 'topk', 32 → 64" in monosem("show", str(output / "dictionaries" / "topk")).stdout
     shown = monosem("show", str(output / "store"), "--verify").stdout

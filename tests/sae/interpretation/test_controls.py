@@ -167,6 +167,9 @@ def test_the_comparison_tells_a_difference_from_noise_for_each_part(tmp_path):
     assert {row["dictionary"] for row in rows} == {"topk"}
     lines = comparison_table(rows)
     assert any("single-token ones: within noise of pca" in line for line in lines)
+    assert max(len(line) for line in comparison_table(5 * rows)) <= 121
+    told, whole = " ".join(" ".join(comparison_table(5 * rows)).split()), " ".join(lines).count("within noise of pca")
+    assert told.count("within noise of pca") == 5 * whole, "no clause is cut or lost"
     assert not any("nmf" in line for line in lines)
 
 

@@ -1,0 +1,58 @@
+"""The table of results that a run ends with, and that `monosem show` prints again."""
+
+from typing import Any
+
+from sae.concepts.report import REPORT_KEY, ConceptReport, concepts_table
+from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
+from sae.storage import Place
+
+
+def results_table(run: Place) -> list[str]:
+    """The lines of the table: one row a dictionary, one a baseline; then differences, time, memory and where the report lies."""
+    summary: dict[str, Any] = run.get_json("summary.json")
+    columns = ("dictionary", "L0", "FVU", "loss recovered (zero)", "(mean)", "dead", "explanation score")
+    rows = [columns]
+    for entry in summary["dictionaries"]:
+        low, high = entry.get("loss_recovered_zero_interval") or (None, None)
+        recovered = f"{_number(entry['loss_recovered_zero'])}" + (f" [{_number(low)}, {_number(high)}]" if low is not None else "")
+        score = _score(entry)
+        rows.append(
+            (
+                f"{entry['name']} {entry['d_in']}→{entry['d_sae']}", _number(entry["l0"], 1), _number(entry["fvu"]), recovered,
+                _number(entry["loss_recovered_mean"]), _percent(entry["dead_fraction"]), score,
+            )
+        )  # fmt: skip
+    rows += [(name, "", "", "", "", "", _score(entry)) for name, entry in summary["baselines"].items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    lines.append("")
+    lines += comparison_lines(run)
+    lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
+    return [*lines, f"report: {run.url}/report.html"]
+
+
+def concept_lines(run: Place) -> list[str]:
+    """The best detectors of each label beside the neurons'; nothing before concepts were detected."""
+    place = run.child("concepts")
+    return [concepts_table(ConceptReport.parse(place.get_json(REPORT_KEY))), ""] if place.exists(REPORT_KEY) else []
+
+
+def comparison_lines(run: Place) -> list[str]:
+    """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
+    place = run.child("interpretation")
+    return comparison_table(place.get_json(COMPARISON_KEY)["rows"]) if place.exists(COMPARISON_KEY) else []
+
+
+def _score(entry: dict[str, Any]) -> str:
+    low, high = entry.get("explanation_score_interval") or (None, None)
+    median = _number(entry.get("explanation_score_median"))
+    return median if low is None else f"{median} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
