@@ -9,6 +9,9 @@ from jobs.run import run_stages
 from jobs.stages import WHOLE_WAY
 from services.log import start_logging
 
+# What a stage alone ends with; the others say only that they are done.
+LINES_OF = {"interpret": comparison_lines, "evaluate": concept_lines, "concepts": concept_lines}
+
 
 def stage_verb(options: argparse.Namespace) -> None:
     """Run one stage, or all of them for `run`."""
@@ -22,11 +25,5 @@ def stage_verb(options: argparse.Namespace) -> None:
     if options.verb in ("run", "report"):
         print("", *results_table(config.place), sep="\n")
     else:
-        lines = (
-            comparison_lines(config.place)
-            if options.verb == "interpret"
-            else concept_lines(config.place)
-            if options.verb in ("evaluate", "concepts")
-            else []
-        )
+        lines = LINES_OF[options.verb](config.place) if options.verb in LINES_OF else []
         print("\n".join([*lines, f"{options.verb}: done, in {config.output}"]))

@@ -79,12 +79,14 @@ def groups_of_numbers(record: RunRecord) -> list[Group]:
 
 def interval_of(source: ExplainedSource, single_token: bool | None = None) -> tuple[float, float] | None:
     """95 % bootstrap interval of the median score over features; None for fewer than two scores."""
+    scores = source.scores(single_token)
+    if len(scores) < 2:
+        return None
     part = {None: source.summary, True: source.summary.get("single_token"), False: source.summary.get("multiple_tokens")}[single_token]
     if known := value_at(part, "explanation_score_interval"):
         low, high = known
         return low, high
-    scores = source.scores(single_token)
-    return median_interval(scores, 0, f"{source.name} {single_token}") if len(scores) > 1 else None
+    return median_interval(scores, 0, f"{source.name} {single_token}")
 
 
 SCORE_COLUMNS = ("scored", "all", "several tokens", "one token only", "share one token")

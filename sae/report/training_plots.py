@@ -15,7 +15,7 @@ from sae.report.plots import DASHES, GRID, INK, MUTED, NUM_SERIES, PANEL_INCHES,
 MARKERS = "osD^vPX"
 SHADES = 6
 NAMED_POINTS = 12
-NAME_POINTS = 9.0  # height of a name, in points
+NAME_HEIGHT = 9.0  # height of a name, in points
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _name_ends(axes: Axes, terms: Sequence[Term]) -> None:
         least = max(height, least)
         place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
         axes.annotate(term.label, end, (3, least - height), fontsize=7.5, color=MUTED, **place)
-        least += NAME_POINTS
+        least += NAME_HEIGHT
 
 
 def densities(name: str, color: int, found: Densities, marks: Sequence[Mark]) -> str:
