@@ -1,5 +1,18 @@
 """A URL as a place for whole objects: put once, ranged read, list, exists, digest. On disk, in S3, or wherever fsspec reaches."""
 
-from sae.storage.place import Entry, Place, UnfinishedUpload, absolute_url, sha256_hex, to_json
+from sae.storage.json_objects import parse_json, parse_json_lines, sealed, to_json, unsealed, without_surrogates
+from sae.storage.place import Entry, Place, UnfinishedUpload, absolute_url, sha256_hex
 
-__all__ = ["Entry", "Place", "UnfinishedUpload", "absolute_url", "sha256_hex", "to_json"]
+__all__ = [
+    "Entry",
+    "Place",
+    "UnfinishedUpload",
+    "absolute_url",
+    "parse_json",
+    "parse_json_lines",
+    "sealed",
+    "sha256_hex",
+    "to_json",
+    "unsealed",
+    "without_surrogates",
+]

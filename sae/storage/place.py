@@ -7,7 +7,6 @@ which stays invisible until completed) does the same.
 
 import contextlib
 import hashlib
-import json
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from sae.errors import InputError, StorageError
+from sae.storage.json_objects import parse_json, sealed, to_json, unsealed
 from sae.storage.local import TEMPORARY_SUFFIX, LocalObjects
 from sae.storage.remote import Objects, RemoteObjects
 
@@ -144,10 +144,20 @@ class Place:
         Raises:
             InputError: there is no such object, or it is not JSON.
         """
-        try:
-            return json.loads(self.get(key))
-        except ValueError as error:
-            raise InputError(f"{self.path(key)} is not valid JSON ({error}): it was not written by this tool, or was damaged") from None
+        return parse_json(self.get(key), self.path(key))
+
+    def put_sealed(self, key: str, content: dict[str, Any]) -> None:
+        """Write a JSON object together with the digest of all its fields (see `sae.storage.json_objects`)."""
+        self.put_json(key, sealed(content))
+
+    def get_sealed(self, key: str) -> dict[str, Any]:
+        """Read an object that `put_sealed` wrote; its digest is checked and left out.
+
+        Raises:
+            InputError: there is no such object, or it is not JSON.
+            CorruptObjectError: it was changed after it was written.
+        """
+        return unsealed(self.get_json(key), self.path(key))
 
     def exists(self, key: str) -> bool:
         """Whether the object is there.
@@ -245,11 +255,6 @@ class UnfinishedUpload:
 def absolute_url(url: str) -> str:
     """The URL as a process in another working directory must say it: local paths made absolute, `~` expanded."""
     return url if "://" in url else os.path.abspath(os.path.expanduser(url))
-
-
-def to_json(value: Any) -> bytes:
-    """`value` as JSON bytes with sorted keys, ending in a newline."""
-    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def sha256_hex(data: bytes | memoryview | pa.Buffer) -> str:
