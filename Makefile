@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers triton swift system-tools quickstart test bench chaos lint types layers pytest format constraints clean frontier
+.PHONY: help install install-test peers triton swift system-tools quickstart test bench chaos fuzz lint types layers pytest format constraints clean frontier
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,9 @@ pytest:  # two processes: much of the time is waiting for servers, clusters and 
 
 chaos: install-test swift  ## the long form of the chaos tests: kills, faults and damage in many rounds (ROUNDS=5)
 	$(BIN)/pytest tests/chaos --chaos-rounds=$(or $(ROUNDS),5) $(ARGS)
+
+fuzz: install-test  ## the parsers against generated input, 5,000 examples each (drawn anew each time)
+	$(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
 
 bench: install-test peers  ## benchmarks against limits and peers: a JSON line each, then the table (ONLY=name for one)
 	@$(BIN)/python -m tests.benchmarks $(ONLY)

@@ -25,6 +25,7 @@ if "RAY_TMPDIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:  # eac
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ms", dir="/tmp")
     atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
+import hypothesis
 import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
@@ -39,6 +40,11 @@ pytest_plugins = ["tests.servers.fixtures"]
 
 # Two threads that wait for each other on a busy machine take many times as long as one, and the tensors of tests are small.
 torch.set_num_threads(1)
+
+# The same examples in every run of `make test`; `make fuzz` draws new ones, and many more.
+hypothesis.settings.register_profile("test", max_examples=60, derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("fuzz", max_examples=5000, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("test")
 
 WORDS = [
     *("the", "a", "of", "import", "return", "def", "class", "self", "value", "result", "for", "in", "while", "print"),

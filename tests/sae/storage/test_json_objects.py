@@ -4,6 +4,8 @@ import json
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sae.errors import CorruptObjectError, InputError, MonosemError
 from sae.storage import Place, parse_json, parse_json_lines, sealed, to_json, unsealed, without_surrogates
@@ -53,6 +55,16 @@ def test_any_change_of_a_sealed_object_is_found(tmp_path):
         except MonosemError:
             changed += 1
     assert changed > 200
+
+
+@pytest.mark.fuzz
+@given(st.binary() | st.text(alphabet='[]{}",:0123456789eE+-.NaInfity\\u d8', max_size=60).map(str.encode))
+def test_any_bytes_are_json_that_can_be_written_again_or_are_refused(data):
+    try:
+        value = parse_json(data, "here")
+    except InputError:
+        return
+    assert parse_json(to_json(value), "here") == value
 
 
 @pytest.mark.parametrize("value", [None, [], "x", {}, {"a": 1}, sealed({"a": 1}) | {"a": 2}, sealed({"a": 1}) | {"b": 1}, {"a": 1, "digest": 5}])
