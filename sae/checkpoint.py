@@ -7,6 +7,7 @@ A dictionary is `weights.safetensors` and then `config.json`, which holds the di
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ FORMAT_VERSION = 1
 CONFIG_KEY = "config.json"
 WEIGHTS_KEY = "weights.safetensors"
 DIGEST_LENGTH = 16
+_STATE_KEY = re.compile(rf"step-[0-9]{{10,}}-[0-9a-f]{{{DIGEST_LENGTH}}}\.safetensors")
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +93,11 @@ def load_dictionary(url: str | os.PathLike[str] | Place, device: str | torch.dev
 
 
 def save_state(place: Place, state: TrainingState, kept: int = 2) -> None:
-    """Write a training state and remove older ones, so that `kept` remain."""
+    """Write a training state and remove older ones, so that `kept` remain. Other files of the place are left alone."""
     data = save(_own_memory(state.tensors), metadata={"values": json.dumps(state.values)})
     key = f"step-{state.step:010d}-{sha256_hex(data)[:DIGEST_LENGTH]}.safetensors"
     place.put(key, data)
-    others = [other for other in place.list() if other != key]
+    others = [other for other in state_keys(place) if other != key]
     for other in sorted(others, reverse=True)[kept - 1 :]:
         place.delete(other)
 
@@ -105,7 +107,7 @@ def restore_state(place: Place, at_step: int | None = None) -> TrainingState | N
 
     A damaged one is reported in the log and removed, and the one before it is used.
     """
-    for key in sorted(place.list(), reverse=True):
+    for key in sorted(state_keys(place), reverse=True):
         step, _, digest = key.removeprefix("step-").removesuffix(".safetensors").partition("-")
         if at_step is not None and int(step) != at_step:
             continue
@@ -120,9 +122,14 @@ def restore_state(place: Place, at_step: int | None = None) -> TrainingState | N
 
 
 def delete_states(place: Place) -> None:
-    """Remove whatever lies in a place of training states, once the finished dictionary is written."""
-    for key in place.list():
+    """Remove the training states of a place, once the finished dictionary is written. Other files of the place are left alone."""
+    for key in state_keys(place):
         place.delete(key)
+
+
+def state_keys(place: Place) -> list[str]:
+    """The keys of the training states in a place, the oldest first: those whose names `save_state` could have given."""
+    return [key for key in place.list() if _STATE_KEY.fullmatch(key)]
 
 
 def put_json_lines(place: Place, key: str, rows: list[dict[str, Any]]) -> None:

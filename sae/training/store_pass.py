@@ -1,6 +1,7 @@
 """One pass over a store with everything it leads to: plans, searches, restored states, the loop over batches, results."""
 
 import functools
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from sae.training.sharding import shard_dictionary
 from sae.training.target_l0 import SEARCH_KEY, search_coefficient, with_coefficient
 
 PLAN_KEY = "plan.json"
+_PILOT_KEY = re.compile(r"round-[0-9]+/[^/]+/((plan|config|result)\.json|weights\.safetensors|(training|events)\.jsonl)")
 
 ProgressReport = Callable[[int, int], None]
 Record = Callable[[str, dict[str, Any]], None]
@@ -118,7 +120,7 @@ class StorePass:
             self.output.child(dictionary.name), request, dictionary, target, self.schedule.num_steps, pilots, self.workers
         )
         if self.workers.leader:
-            delete_states(self.output.child(SEARCH_DIRECTORY, dictionary.name))
+            delete_pilots(self.output.child(SEARCH_DIRECTORY, dictionary.name))
         return coefficient
 
     def _begin(self, config: DictionaryConfig, record: Record) -> DictionaryRun:
@@ -206,3 +208,9 @@ class StorePass:
             f"the GPU's memory is too small for batches of {self.config.batch_size:,} vectors and {num_dictionaries} dictionaries at once "
             f"(d_sae: {widths}): lower training.batch_size, train fewer at once, lower sae.d_sae, or set trainer.parallel=features on more GPUs"
         )
+
+
+def delete_pilots(place: Place) -> None:
+    """Remove the finished pilot runs of a search. Other files of the place are left alone."""
+    for key in filter(_PILOT_KEY.fullmatch, place.list()):
+        place.delete(key)

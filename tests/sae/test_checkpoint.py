@@ -137,6 +137,27 @@ def test_states_can_be_removed(place):
     assert place.list() == []
 
 
+FOREIGN = [
+    "notes.txt",
+    "step-abc-123.safetensors",
+    "step-0000000009-0123456789abcdef.safetensors.bak",
+    "old/step-0000000009-0123456789abcdef.safetensors",
+]
+
+
+def test_files_that_are_no_training_states_are_neither_read_nor_deleted(place, caplog):
+    for key in FOREIGN:
+        place.put(key, b"mine")
+    assert restore_state(place) is None
+    for step in (5, 10, 15):
+        save_state(place, state(step))
+    assert restore_state(place).step == 15
+    assert restore_state(place, 10).step == 10
+    delete_states(place)
+    assert place.list() == sorted(FOREIGN)
+    assert not caplog.text
+
+
 def test_logs_are_json_lines(place):
     rows = [{"step": 1, "text": "a\nb  c"}, {"step": 2, "fvu": 0.25}]
     put_json_lines(place, "training.jsonl", rows)

@@ -101,9 +101,11 @@ def test_on_planted_data_training_ends_within_the_tolerance(tmp_path):
     target = {"l0": 4.0, "tolerance": 0.1, "pilot_fraction": 1.0}
     entry = {**RELU.model_dump(mode="json"), "optimizer": {"learning_rate": 1e-2}, "target_l0": target}
     config = TrainingConfig.parse({"dictionaries": [entry], "batch_size": 128, "log_every": 10})
+    foreign = "search/relu/round-0/relu-0/notes.txt"
+    Place(tmp_path / "out").put(foreign, b"mine")
     result = train(store, HOOKPOINT, config, Place(tmp_path / "out"))["relu"]
     assert result["final"]["l0"] == pytest.approx(4.0, rel=0.15)  # of the last eight steps alone
     assert result["target_l0"]["wanted"] == 4.0
     plan = Place(tmp_path / "out").get_json("relu/plan.json")
     assert plan["dictionary"]["sae"]["l1_coefficient"] == result["target_l0"]["coefficient"] != RELU.sae.l1_coefficient
-    assert Place(tmp_path / "out").list("search") == []
+    assert Place(tmp_path / "out").list("search") == [foreign], "pilot runs are removed, and nothing that this tool did not write"
