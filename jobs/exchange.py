@@ -21,8 +21,17 @@ def import_verb(options: argparse.Namespace) -> None:
     from sae.interoperability.exchange import import_dictionary
     from sae.storage import Place
 
-    form = import_dictionary(Place(options.source), Place(options.output), options.format)
-    print(f"import: {form.d_in:,} → {form.d_sae:,} features ({form.rule}), in {options.output}; sae.load_dictionary opens it")
+    form = import_dictionary(
+        Place(options.source),
+        Place(options.output),
+        options.format,
+        hookpoint=options.hookpoint,
+        target_hookpoint=options.target_hookpoint,
+        subject=options.model,
+    )
+    rule = form.rule if form.k is None else f"{form.rule}, k {form.k}"
+    print(f"import: {form.d_in:,} → {form.d_sae:,} features ({rule}), in {options.output}; sae.load_dictionary opens it")
+    print(*(f"import: {line}" for line in form.provenance.lines(form.is_transcoder)), sep="\n")
 
 
 LAYOUTS = ("saelens", "dictionary_learning", "sparsify")
@@ -43,3 +52,6 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="the directory another library wrote: a path or URL")
     parser.add_argument("output", help="where it goes: an empty path or URL")
     parser.add_argument("--format", choices=LAYOUTS, help="whose layout (default: told by its files)")
+    parser.add_argument("--hookpoint", metavar="NAME", help="TransformerLens name of the activation it encodes, instead of what its files say")
+    parser.add_argument("--target-hookpoint", metavar="NAME", help="of a transcoder: TransformerLens name of the activation it reconstructs")
+    parser.add_argument("--model", metavar="NAME", help="name or path of the model whose activations it encodes")

@@ -1,15 +1,13 @@
 """The layout of dictionary_learning: `ae.pt` and `config.json`, as its `utils.load_dictionary` has it.
 
-`ae.pt` is a pickle of tensors. It is written with `torch.save` because that library reads nothing else, and read here with
-`weights_only=True` alone, torch's unpickler that builds tensors and calls nothing: a file with anything else in it is refused.
-That library's `AutoEncoder.from_pretrained` rescales features to directions of unit norm unless told `normalize_decoder=False`; with
-it, they are ours. Read from: dictionary_learning 0.1.0, `dictionary.py`, `trainers/*.py`.
+Features are those of `load_dictionary`: it rescales those of `AutoEncoder` to directions of unit norm, so ReLU dictionaries, whose directions
+have another norm on raw activations, are written as `AutoEncoderNew`. Read from: dictionary_learning 0.1.0, `dictionary.py`, `utils.py`,
+`buffer.py`, `training.py`, `trainers/*.py`.
 """
 
 import io
-import pickle
-import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,14 +15,39 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sae.errors import InputError
+from sae.interoperability.configuration_keys import Bound, KeyList
+from sae.interoperability.hookpoint_names import in_transformer_lens
+from sae.interoperability.provenance import Provenance, Taken, known, taken_if
 from sae.interoperability.raw_form import RawForm, Rule
-from sae.interoperability.reading import as_float32, refuse_unless, require, whole_number
+from sae.interoperability.reading import (
+    in_precision,
+    read_config,
+    read_weights,
+    refuse_other_names,
+    refuse_unless,
+    refuse_unless_equal,
+    require,
+    shown,
+    whole_number,
+)
+from sae.interoperability.tensor_archive import tensors_of_archive
 from sae.storage import Place
 
 NAME = "dictionary_learning"
 CONFIG_KEY = "config.json"
 WEIGHTS_KEY = "ae.pt"
 Tensors = dict[str, Shaped[Tensor, "..."]]
+KEYS = KeyList(
+    honoured=frozenset({"dict_class", "activation_dim", "dict_size", "k", "layer", "lm_name", "submodule_name"}),
+    without_effect=frozenset(
+        """
+        trainer_class lr steps seed device wandb_name warmup_steps sparsity_warmup_steps decay_start resample_steps l1_penalty auxk_alpha
+        threshold_beta threshold_start_step top_k_aux group_fractions group_weights group_sizes bandwidth sparsity_penalty target_l0
+        sparsity_function p_start p_end anneal_start sparsity_queue_length n_sparsity_updates
+        """.split()
+    ),
+    bound={"norm_factor": Bound((1, None), "Whether the biases contain it is not known. Remove the key if they do, as in a finished training")},
+)
 
 
 def write(form: RawForm, origin: dict[str, Any]) -> dict[str, Any]:
@@ -52,11 +75,6 @@ def write(form: RawForm, origin: dict[str, Any]) -> dict[str, Any]:
     return {WEIGHTS_KEY: buffer.getvalue(), CONFIG_KEY: {"trainer": trainer, "buffer": {"ctx_len": origin.get("context_length")}}}
 
 
-def dict_class_of(form: RawForm) -> str:
-    """The class of that library that holds a dictionary."""
-    return _WRITERS[form.rule](form)[0]
-
-
 def read(place: Place) -> RawForm:
     """A dictionary that dictionary_learning wrote.
 
@@ -64,90 +82,126 @@ def read(place: Place) -> RawForm:
         InputError: it is none, is damaged, holds more than tensors, or is of a class that has no counterpart here.
     """
     where = place.path(CONFIG_KEY)
-    config = require(place.get_json(CONFIG_KEY), dict, where, "the file")
+    config = read_config(place, CONFIG_KEY)
     trainer = require(config.get("trainer"), dict, where, "trainer")
     dict_class = trainer.get("dict_class")
     refuse_unless(
-        dict_class in _READERS, f"{where}: dict_class {str(dict_class)[:40]!r} has no counterpart here; {', '.join(_READERS)} have: export another"
+        isinstance(dict_class, str) and dict_class in _READERS,
+        f"{where}: dict_class {shown(dict_class)} has no counterpart here; {', '.join(_READERS)} have. Import another dictionary",
     )
-    tensors = _load(place)
-    try:
-        form = _READERS[str(dict_class)](tensors)
-    except KeyError as error:
-        raise InputError(f"{place.path(WEIGHTS_KEY)} has no tensor {error}, which a {dict_class} has: the two files do not belong together") from None
-    if form.k is not None and "k" in trainer and whole_number(trainer["k"], where, "trainer.k") != form.k:
-        raise InputError(f"{where}: k is {trainer['k']}, but the weights say {form.k}: the two files do not belong together")
-    form.notes.update(hookpoint=trainer.get("submodule_name"), subject=trainer.get("lm_name"), context_length=_context_length(config))
-    return form.checked(place.path(WEIGHTS_KEY))
+    KEYS.check(trainer, f"{where}, trainer")
+    form = _READERS[str(dict_class)](_tensors(place, trainer, str(dict_class)), _provenance(config, trainer))
+    form = form.checked(place.path(WEIGHTS_KEY))
+    for name, found in (("activation_dim", form.d_in), ("dict_size", form.d_sae)):
+        if name in trainer:
+            refuse_unless_equal(trainer[name], found, where, name)
+    return form
 
 
-def _load(place: Place) -> Tensors:
+def _tensors(place: Place, trainer: dict[str, Any], dict_class: str) -> Tensors:
     where = place.path(WEIGHTS_KEY)
-    data = io.BytesIO(place.get(WEIGHTS_KEY))
-    # A bare pickle, as torch wrote before 1.6, is not even opened.
-    refuse_unless(zipfile.is_zipfile(data), f"{where} is damaged or holds more than tensors: expected a whole archive as torch.save writes it")
-    data.seek(0)
-    try:
-        tensors = torch.load(data, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{where} is damaged or holds more than tensors, and nothing else is read from a pickle ({reason}): take another file"
-        ) from None
-    tensors = require(tensors, dict, where, "the file")
-    for name, tensor in tensors.items():
-        refuse_unless(isinstance(tensor, Tensor), f"{where}: {str(name)[:40]!r} is {type(tensor).__name__}, expected a tensor: take another file")
-    return {str(name): as_float32(tensor, where, str(name)) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    data = read_weights(place, WEIGHTS_KEY, [trainer.get(name) for name in ("activation_dim", "dict_size")])
+    tensors = tensors_of_archive(data, where)
+    optional = {"k", "threshold"} if dict_class == "AutoEncoderTopK" else {"k", "group_sizes"}  # absent in the oldest releases
+    refuse_other_names(tensors, _TENSORS[dict_class], where, optional if "TopK" in dict_class else ())
+    config = place.path(CONFIG_KEY)
+    if "TopK" in dict_class and "k" in tensors:
+        promised = trainer.get("k", int(tensors["k"]))
+        found = whole_number(tensors["k"].item() if tensors["k"].numel() == 1 else None, where, "k")
+        refuse_unless(promised == found, f"{config}: k is {shown(promised)}, but the weights say {found}: the two files do not belong together")
+    elif dict_class == "AutoEncoderTopK":
+        tensors["k"] = torch.tensor(whole_number(trainer.get("k"), config, "trainer.k"))
+    whole = {name: tensor for name, tensor in tensors.items() if name in ("k", "group_sizes")}
+    return whole | in_precision({name: tensor for name, tensor in tensors.items() if name not in whole})
 
 
-def _context_length(config: dict[str, Any]) -> Any:
-    buffer = config.get("buffer")
-    return buffer.get("ctx_len") if isinstance(buffer, dict) else None
+def _provenance(config: dict[str, Any], trainer: dict[str, Any]) -> Provenance:
+    buffer = config["buffer"] if isinstance(config.get("buffer"), dict) else {}
+    model = taken_if(str, trainer.get("lm_name"), "lm_name")
+    found, layer = trainer.get("submodule_name"), trainer.get("layer")
+    hookpoint = None
+    if isinstance(found, str) and buffer.get("io", "out") == "out":  # the input of a module has another name
+        hookpoint = in_transformer_lens(found, layer if type(layer) is int else None, model and model.value)
+    said = f"{shown(found)} (submodule_name{', io ' + shown(buffer['io']) if 'io' in buffer else ''})"
+    return Provenance(
+        taken=known(
+            hookpoint=hookpoint and Taken(hookpoint, "submodule_name"), subject=model, context_length=taken_if(int, buffer.get("ctx_len"), "buffer.ctx_len")
+        ),
+        unclear={} if hookpoint or not found else {"hookpoint": f"{said} is not certain in the terms of TransformerLens"},
+        notes={key: value for key, value in buffer.items() if key in ("io", "remove_bos")},
+    )
 
 
-def _read_linear(tensors: Tensors, bias: str, rule: Rule, vectors: Tensors, **rest: Any) -> RawForm:
+_LINEAR = {"encoder.weight", "decoder.weight"}
+_MATRICES = {"W_enc", "b_enc", "W_dec", "b_dec"}
+_TENSORS: dict[str, set[str]] = {
+    "AutoEncoder": _LINEAR | {"encoder.bias", "bias"},
+    "AutoEncoderNew": _LINEAR | {"encoder.bias", "decoder.bias"},
+    "AutoEncoderTopK": _LINEAR | {"encoder.bias", "b_dec"},
+    "BatchTopKSAE": _LINEAR | {"encoder.bias", "b_dec", "threshold"},
+    "MatryoshkaBatchTopKSAE": _MATRICES | {"threshold"},
+    "JumpReluAutoEncoder": _MATRICES | {"threshold"},
+    "GatedAutoEncoder": _LINEAR | {"decoder_bias", "gate_bias", "mag_bias", "r_mag"},
+}
+
+
+def _read_linear(tensors: Tensors, bias: str, rule: Rule, vectors: Tensors, provenance: Provenance, **rest: Any) -> RawForm:
     """The classes whose matrices are `nn.Linear`'s: [outputs, inputs]."""
-    W_enc, W_dec = tensors["encoder.weight"].t().contiguous(), tensors["decoder.weight"].t().contiguous()
-    return RawForm(rule, W_enc, W_dec, tensors[bias], vectors, **rest)
+    matrices = [tensors[name] for name in ("encoder.weight", "decoder.weight")]
+    for name, matrix in zip(("encoder.weight", "decoder.weight"), matrices, strict=True):
+        refuse_unless(matrix.ndim == 2, f"{WEIGHTS_KEY}: {name} is {list(matrix.shape)}, expected a matrix: damaged")
+    W_enc, W_dec = (matrix.t().contiguous() for matrix in matrices)
+    return RawForm(rule, W_enc, W_dec, tensors[bias], vectors, provenance=provenance, **rest)
 
 
-def _read_relu(tensors: Tensors, bias: str, subtracts: bool) -> RawForm:
-    return _read_linear(tensors, bias, "relu", {"b_enc": tensors["encoder.bias"]}, subtracts_b_dec=subtracts)
+def _read_relu(tensors: Tensors, provenance: Provenance) -> RawForm:
+    form = _read_linear(tensors, "bias", "relu", {"b_enc": tensors["encoder.bias"]}, provenance).checked(WEIGHTS_KEY)
+    norms = torch.linalg.vector_norm(form.W_dec, dim=1)
+    if torch.allclose(norms, torch.ones_like(norms)):  # so does `AutoEncoder.normalize_decoder`
+        return form
+    refuse_unless(bool(norms.gt(0).all()), f"{WEIGHTS_KEY}: a direction of decoder.weight is zero, and its library divides by its norm: damaged")
+    return replace(form, W_enc=form.W_enc * norms, W_dec=form.W_dec / norms[:, None], vectors={"b_enc": form.vectors["b_enc"] * norms})
 
 
-def _read_top_k(tensors: Tensors) -> RawForm:
-    return _read_linear(tensors, "b_dec", "topk", {"b_enc": tensors["encoder.bias"]}, k=int(tensors["k"]))
+def _read_april(tensors: Tensors, provenance: Provenance) -> RawForm:
+    return _read_linear(tensors, "decoder.bias", "relu", {"b_enc": tensors["encoder.bias"]}, provenance, subtracts_b_dec=False)
 
 
-def _read_batch_top_k(tensors: Tensors) -> RawForm:
+def _read_top_k(tensors: Tensors, provenance: Provenance) -> RawForm:
+    return _read_linear(tensors, "b_dec", "topk", {"b_enc": tensors["encoder.bias"]}, provenance, k=int(tensors["k"]))
+
+
+def _read_batch_top_k(tensors: Tensors, provenance: Provenance) -> RawForm:
     vectors = {"b_enc": tensors["encoder.bias"], "threshold": _threshold(tensors, tensors["encoder.bias"])}
-    return _read_linear(tensors, "b_dec", "jumprelu", vectors)
+    return _read_linear(tensors, "b_dec", "jumprelu", vectors, provenance)
 
 
-def _read_gated(tensors: Tensors) -> RawForm:
+def _read_gated(tensors: Tensors, provenance: Provenance) -> RawForm:
     vectors = {"b_gate": tensors["gate_bias"], "b_mag": tensors["mag_bias"], "r_mag": tensors["r_mag"]}
-    return _read_linear(tensors, "decoder_bias", "gated", vectors)
+    return _read_linear(tensors, "decoder_bias", "gated", vectors, provenance)
 
 
-def _read_matryoshka(tensors: Tensors) -> RawForm:
-    return _read_jumprelu(tensors | {"threshold": _threshold(tensors, tensors["b_enc"])}, subtracts=True)
+def _read_matryoshka(tensors: Tensors, provenance: Provenance) -> RawForm:
+    return replace(_read_jumprelu(tensors | {"threshold": _threshold(tensors, tensors["b_enc"])}, provenance), subtracts_b_dec=True)
 
 
-def _read_jumprelu(tensors: Tensors, subtracts: bool = False) -> RawForm:
+def _read_jumprelu(tensors: Tensors, provenance: Provenance) -> RawForm:
     vectors = {"b_enc": tensors["b_enc"], "threshold": tensors["threshold"]}
-    return RawForm("jumprelu", tensors["W_enc"], tensors["W_dec"], tensors["b_dec"], vectors, subtracts_b_dec=subtracts)
+    return RawForm("jumprelu", tensors["W_enc"], tensors["W_dec"], tensors["b_dec"], vectors, subtracts_b_dec=False, provenance=provenance)
 
 
 def _threshold(tensors: Tensors, like: Shaped[Tensor, " d_sae"]) -> Shaped[Tensor, " d_sae"]:
     threshold = tensors["threshold"]
     refuse_unless(threshold.numel() == 1, f"the threshold of {WEIGHTS_KEY} has {threshold.numel()} elements, expected 1: the file is damaged")
-    refuse_unless(float(threshold) >= 0, f"the threshold of {WEIGHTS_KEY} was never set (−1), so which features fire is not known: train it further")
-    return threshold.reshape(1).expand(len(like)).clone()
+    refuse_unless(
+        float(threshold) >= 0, f"the threshold of {WEIGHTS_KEY} was never set ({float(threshold):.3g}), so which features fire is not known: train it further"
+    )
+    return threshold.reshape(1).expand(like.numel()).clone()
 
 
-_READERS: dict[str, Callable[[Tensors], RawForm]] = {
-    "AutoEncoder": lambda tensors: _read_relu(tensors, "bias", True),
-    "AutoEncoderNew": lambda tensors: _read_relu(tensors, "decoder.bias", False),
+_READERS: dict[str, Callable[[Tensors, Provenance], RawForm]] = {
+    "AutoEncoder": _read_relu,
+    "AutoEncoderNew": _read_april,
     "AutoEncoderTopK": _read_top_k,
     "BatchTopKSAE": _read_batch_top_k,
     "MatryoshkaBatchTopKSAE": _read_matryoshka,
@@ -161,8 +215,7 @@ def _linear(form: RawForm) -> Tensors:
 
 
 def _write_relu(form: RawForm) -> tuple[str, Tensors]:
-    if form.subtracts_b_dec:
-        return "AutoEncoder", {"bias": form.b_dec, **_linear(form), "encoder.bias": form.vectors["b_enc"]}
+    form = form.subtracting(False)
     return "AutoEncoderNew", {**_linear(form), "encoder.bias": form.vectors["b_enc"], "decoder.bias": form.b_dec}
 
 

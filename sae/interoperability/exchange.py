@@ -1,18 +1,21 @@
 """Export of a dictionary to another library's layout, and import from it: the two doors of this room."""
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from sae.checkpoint import WEIGHTS_KEY, load_dictionary, save_dictionary
+from sae.checkpoint import load_dictionary, save_dictionary
 from sae.errors import InputError
 from sae.interoperability import dictionary_learning, saelens, sparsify
 from sae.interoperability.importing import dictionary_from
+from sae.interoperability.layouts import layout_of
 from sae.interoperability.model_card import CARD_KEY, CardOptions, model_card
 from sae.interoperability.origin import origin_of
 from sae.interoperability.raw_form import RawForm, raw_form
+from sae.interoperability.reading import refuse_unless
 from sae.storage import Place, to_json
 
 LAYOUTS: dict[str, ModuleType] = {"saelens": saelens, "dictionary_learning": dictionary_learning, "sparsify": sparsify}
@@ -46,7 +49,15 @@ def export_dictionary(dictionary: Place, layout: str, output: Place, options: Ca
     return form
 
 
-def import_dictionary(source: Place, output: Place, layout: str | None = None) -> RawForm:
+def import_dictionary(
+    source: Place,
+    output: Place,
+    layout: str | None = None,
+    *,
+    hookpoint: str | None = None,
+    target_hookpoint: str | None = None,
+    subject: str | None = None,
+) -> RawForm:
     """Read a dictionary in another library's layout and write it as ours, so that `load_dictionary` opens it.
 
     Its features of raw activations are those that library computes, up to rounding. What it was trained with is not known here, so the
@@ -56,34 +67,31 @@ def import_dictionary(source: Place, output: Place, layout: str | None = None) -
         source: the directory that library wrote.
         output: an empty place.
         layout: one of `LAYOUTS`; None tells by the files.
+        hookpoint: whose activations it encodes, instead of what its files say.
+        target_hookpoint: whose activations a transcoder reconstructs.
+        subject: name of the model.
+
+    Returns:
+        What was read, with its provenance.
 
     Raises:
         InputError: the source is of no known layout, is damaged or hostile, has no counterpart here, or the output is not empty.
     """
-    layout = layout or _layout_of(source)
+    layout = layout or layout_of(source, LAYOUTS)
     form: RawForm = _library(layout).read(source)
+    refuse_unless(form.is_transcoder or target_hookpoint is None, f"{source.url} is no transcoder, so it has no target hookpoint")
+    provenance = form.provenance.with_given(hookpoint=hookpoint, target_hookpoint=target_hookpoint, subject=subject)
     dictionary = dictionary_from(form)
     _refuse_unless_empty(output)
-    known = {key: str(value)[:200] if isinstance(value, str) else value for key, value in form.notes.items() if isinstance(value, str | int)}
-    save_dictionary(
-        output, dictionary, {"name": output.url.rstrip("/").rsplit("/", 1)[-1], **known, "imported": {"layout": layout, "from": source.url}}
-    )
-    return form
+    name = output.url.rstrip("/").rsplit("/", 1)[-1]
+    save_dictionary(output, dictionary, {"name": name, **provenance.metadata(layout, source.url)})
+    return replace(form, provenance=provenance)
 
 
 def _library(layout: str) -> Any:
     if layout not in LAYOUTS:
-        raise InputError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+        raise InputError(f"no layout {layout!r}. Possible layouts: {', '.join(LAYOUTS)}")
     return LAYOUTS[layout]
-
-
-def _layout_of(source: Place) -> str:
-    for layout, library in LAYOUTS.items():
-        if source.exists(library.WEIGHTS_KEY) and source.exists(library.CONFIG_KEY):
-            return layout
-    expected = "; ".join(f"{library.CONFIG_KEY} and {library.WEIGHTS_KEY} ({layout})" for layout, library in LAYOUTS.items())
-    ours = " (it holds a dictionary of this tool, which needs no import)" if source.exists(WEIGHTS_KEY) else ""
-    raise InputError(f"{source.url} holds no dictionary of a known layout{ours}: expected {expected}")
 
 
 def _refuse_unless_empty(output: Place) -> None:

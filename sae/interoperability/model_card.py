@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from sae.architectures.registry import ARCHITECTURES
-from sae.interoperability.dictionary_learning import dict_class_of
 from sae.interoperability.origin import Json, Origin
 from sae.interoperability.raw_form import RawForm
 from sae.report.figures import GROUPS, LOSSES
@@ -34,8 +33,8 @@ LIBRARIES = {"saelens": "SAELens", "dictionary_learning": "dictionary_learning",
 LOADING = {
     "saelens": 'from sae_lens import SAE\n\ndictionary = SAE.load_from_disk("PATH")\nfeatures = dictionary.encode(activation)\n'
     "reconstruction = dictionary.decode(features)",
-    "dictionary_learning": "from {module} import {dict_class}\n\n"
-    'dictionary = {dict_class}.from_pretrained("PATH/ae.pt"{arguments})\n'
+    "dictionary_learning": "from dictionary_learning.utils import load_dictionary\n\n"
+    'dictionary, config = load_dictionary("PATH", device="cpu")\n'
     "features = dictionary.encode(activation)\nreconstruction = dictionary.decode(features)",
     "sparsify": 'from sparsify import SparseCoder\n\ncoder = SparseCoder.load_from_disk("PATH")\n'
     "top = coder.encode(activation)  # top_acts and top_indices, [batch k] each\nreconstruction = coder.decode(top.top_acts, top.top_indices)",
@@ -47,7 +46,6 @@ NOTES = {
 }
 
 _ESCAPES = {ord(mark): f"\\{mark}" for mark in "\\|*_[]#~"} | {ord(mark): f"&#{ord(mark)};" for mark in "<>`"}
-RESCALING_NOTE = " Without `normalize_decoder=False` it rescales features to directions of unit norm; the reconstruction stays."
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,6 @@ def model_card(origin: Origin, layout: str, form: RawForm, options: CardOptions)
     """
     facts = origin.facts
     hookpoint = facts.get("hookpoint")
-    dict_class = dict_class_of(form) if layout == "dictionary_learning" else ""
-    rescaled = dict_class == "AutoEncoder"
-    module = "dictionary_learning.trainers.top_k" if dict_class == "AutoEncoderTopK" else "dictionary_learning.dictionary"
-    arguments = ", normalize_decoder=False" if rescaled else ""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False, keep_trailing_newline=True)
     return environment.from_string(files("sae.interoperability").joinpath("model_card.md.j2").read_text(encoding="utf-8")).render(
         front_matter=list(_front_matter(origin, options)),
@@ -89,8 +83,8 @@ def model_card(origin: Origin, layout: str, form: RawForm, options: CardOptions)
         measured_on=_measured_on(origin.evaluation),
         facts=[(label, _text(value)) for label, value in _facts(origin)],
         directory="PATH",
-        loading=LOADING[layout].format(dict_class=dict_class, module=module, arguments=arguments),
-        loading_note=NOTES[layout] + (RESCALING_NOTE if rescaled else ""),
+        loading=LOADING[layout],
+        loading_note=NOTES[layout],
         method=_method(origin),
         recipe=[(_text(key), _text(value)) for key, value in _flatten(_recipe(origin))],
         license=_text(

@@ -10,7 +10,7 @@ that was lost: where all rows of W_dec' have one norm c, s = 1/c makes them unit
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.errors import InputError
+from sae.interoperability.provenance import Provenance
 
 Rule = Literal["relu", "topk", "jumprelu", "gated"]
 VECTORS: dict[str, tuple[str, ...]] = {
@@ -28,6 +29,8 @@ VECTORS: dict[str, tuple[str, ...]] = {
 }
 
 
+LARGEST_WEIGHT = 1e10  # squares of products of two such weights, summed over an activation, stay below float32's 3e38
+LARGEST = {"threshold": 3e38, "r_mag": 40.0}  # a threshold is only compared; exp(r_mag) is multiplied
 # How each architecture of ours chooses features once it is trained. BatchTopK then has one threshold for all features.
 RULES: dict[str, Rule] = {
     "relu": "relu",
@@ -61,7 +64,7 @@ class RawForm:
         subtracts_b_dec: whether b_dec is taken off the input; never in a transcoder.
         k: features kept a vector, for `topk`.
         is_transcoder: whether it reconstructs other activations than it encodes.
-        notes: what else is known, for the metadata.
+        provenance: what is known of its origin, for the metadata.
     """
 
     rule: Rule
@@ -72,7 +75,7 @@ class RawForm:
     subtracts_b_dec: bool = True
     k: int | None = None
     is_transcoder: bool = False
-    notes: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def d_in(self) -> int:
@@ -137,9 +140,11 @@ class RawForm:
                 )
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
-                raise InputError(f"{where}: {name} holds NaN or infinity, so no feature could be trusted: take another checkpoint")
+                raise InputError(f"{where}: {name} holds NaN or infinity, so no feature could be trusted. Use another checkpoint")
+            if (largest := tensor.abs().max().item()) > LARGEST.get(name, LARGEST_WEIGHT):
+                raise InputError(f"{where}: {name} holds values up to {largest:.3g}, with which float32 overflows. Use another checkpoint")
         if self.rule == "topk" and (self.k is None or not 1 <= self.k <= d_sae):
-            raise InputError(f"{where}: k is {self.k!r}, expected a whole number from 1 to {d_sae}: mend its configuration")
+            raise InputError(f"{where}: k is {self.k!r}, expected a whole number from 1 to {d_sae}. Correct its configuration")
         return self
 
 

@@ -76,13 +76,7 @@ class DictionaryLearning:
 
     @staticmethod
     def apply(directory: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        config = json.loads(Path(directory, "config.json").read_text())
-        if config["trainer"]["dict_class"] == "AutoEncoder":  # its loader would rescale the features
-            from dictionary_learning.dictionary import AutoEncoder
-
-            dictionary = AutoEncoder.from_pretrained(f"{directory}/ae.pt", normalize_decoder=False)
-        else:
-            dictionary, _ = load_dictionary(directory, "cpu")
+        dictionary, _ = load_dictionary(directory, "cpu")
         features = dictionary.encode(x)
         return features, dictionary.decode(features)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import foreign
 from exchanged import EXPORTABLE, WIDTH, planted
 from safetensors.torch import load_file, save_file
 
@@ -70,6 +71,34 @@ def test_a_dictionary_that_a_library_made_has_its_features_here(tmp_path, peer, 
         assert torch.equal(features > 0, theirs["features"] > 0), kind
         assert close(features, theirs["features"]), kind
         assert close(reconstruction, theirs["reconstruction"]), kind
+
+
+OLDER_SAELENS = {
+    "topk in the activation": ("topk", {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}}),
+    "topk in its arguments": ("topk", {"architecture": "topk", "activation_fn_kwargs": {"k": 4}}),
+    "first release": ("relu", {"hook_point": "blocks.{layer}.hook_resid_pre", "hook_point_layer": 2, "activation_fn": "relu", "normalize_activations": False}),
+    "no b_dec in the input": ("relu", {"apply_b_dec_to_input": False, "normalize_activations": None}),
+    "half precision": ("relu", {"dtype": "torch.bfloat16"}),
+    "jumprelu": ("jumprelu", {"architecture": "jumprelu"}),
+    "gated": ("gated", {"architecture": "gated"}),
+}
+
+
+@pytest.mark.parametrize("case", OLDER_SAELENS)
+def test_a_configuration_before_release_6_means_what_saelens_makes_of_it(tmp_path, peer, case):
+    rule, config = OLDER_SAELENS[case]
+    directory = foreign.saelens_directory(tmp_path / "theirs", config, foreign.saelens_tensors(rule))
+    x = 2 * foreign.drawn(40, foreign.WIDTH)
+    x = x.bfloat16().float()
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    peer.ask(action="load", layout="saelens", directory=str(directory), tensors=str(tmp_path / "x.safetensors"))
+    theirs = load_file(tmp_path / "x.safetensors")
+    form = import_dictionary(Place(directory), Place(tmp_path / "imported"))
+    tolerance = 3e-2 if "bfloat16" in str(config) else 1e-5  # their arithmetic is in the precision of the weights, ours in float32
+    features = form.encode(x)
+    assert 0 < (features > 0).double().mean() < 0.9
+    torch.testing.assert_close(features, theirs["features"].float(), rtol=tolerance, atol=10 * tolerance)
+    torch.testing.assert_close(form.decode(features), theirs["reconstruction"].float(), rtol=tolerance, atol=20 * tolerance)
 
 
 @pytest.mark.parametrize(("layout", "architecture", "d_out"), [("saelens", "relu", 24), ("saelens", "jumprelu", 24), ("sparsify", "topk", WIDTH)])

@@ -70,7 +70,7 @@ def test_front_matter_is_what_the_hub_reads(run, tmp_path):
     ("layout", "line"),
     [
         ("saelens", "from sae_lens import SAE"),
-        ("dictionary_learning", "from dictionary_learning.trainers.top_k import AutoEncoderTopK"),
+        ("dictionary_learning", "from dictionary_learning.utils import load_dictionary"),
         ("sparsify", "from sparsify import SparseCoder"),
     ],
 )
