@@ -29,8 +29,8 @@ def import_verb(options: argparse.Namespace) -> None:
         target_hookpoint=options.target_hookpoint,
         subject=options.model,
     )
-    rule = form.rule if form.k is None else f"{form.rule}, k {form.k}"
-    print(f"import: {form.d_in:,} → {form.d_sae:,} features ({rule}), in {options.output}; sae.load_dictionary opens it")
+    rule = f"({form.rule})" if form.k is None else f"({form.rule}), k {form.k}"
+    print(f"import: {form.d_in:,} → {form.d_sae:,} features {rule}, in {options.output}; sae.load_dictionary opens it")
     print(*(f"import: {line}" for line in form.provenance.lines(form.is_transcoder)), sep="\n")
 
 

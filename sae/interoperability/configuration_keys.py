@@ -57,5 +57,10 @@ class KeyList:
         return {key: config[key] for key in sorted(config.keys() & self.noted) if config[key] not in (None, "", [], {})}
 
 
+def names(text: str) -> frozenset[str]:
+    """Keys that stand between spaces in a text."""
+    return frozenset(text.split())
+
+
 def _same(value: Any, allowed: Any) -> bool:
     return bool(value == allowed) and isinstance(value, bool) == isinstance(allowed, bool)

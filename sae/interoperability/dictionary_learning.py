@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sae.errors import InputError
-from sae.interoperability.configuration_keys import Bound, KeyList
+from sae.interoperability.configuration_keys import Bound, KeyList, names
 from sae.interoperability.hookpoint_names import in_transformer_lens
 from sae.interoperability.provenance import Provenance, Taken, known, taken_if
 from sae.interoperability.raw_form import RawForm, Rule
@@ -39,12 +39,12 @@ WEIGHTS_KEY = "ae.pt"
 Tensors = dict[str, Shaped[Tensor, "..."]]
 KEYS = KeyList(
     honoured=frozenset({"dict_class", "activation_dim", "dict_size", "k", "layer", "lm_name", "submodule_name"}),
-    without_effect=frozenset(
+    without_effect=names(
         """
         trainer_class lr steps seed device wandb_name warmup_steps sparsity_warmup_steps decay_start resample_steps l1_penalty auxk_alpha
         threshold_beta threshold_start_step top_k_aux group_fractions group_weights group_sizes bandwidth sparsity_penalty target_l0
         sparsity_function p_start p_end anneal_start sparsity_queue_length n_sparsity_updates
-        """.split()
+        """
     ),
     bound={"norm_factor": Bound((1, None), "Whether the biases contain it is not known. Remove the key if they do, as in a finished training")},
 )
@@ -121,11 +121,13 @@ def _provenance(config: dict[str, Any], trainer: dict[str, Any]) -> Provenance:
     found, layer = trainer.get("submodule_name"), trainer.get("layer")
     hookpoint = None
     if isinstance(found, str) and buffer.get("io", "out") == "out":  # the input of a module has another name
-        hookpoint = in_transformer_lens(found, layer if type(layer) is int else None, model and model.value)
+        hookpoint = in_transformer_lens(found, layer if type(layer) is int else None, model.value if model else None)
     said = f"{shown(found)} (submodule_name{', io ' + shown(buffer['io']) if 'io' in buffer else ''})"
     return Provenance(
         taken=known(
-            hookpoint=hookpoint and Taken(hookpoint, "submodule_name"), subject=model, context_length=taken_if(int, buffer.get("ctx_len"), "buffer.ctx_len")
+            hookpoint=Taken(hookpoint, "submodule_name") if hookpoint else None,
+            subject=model,
+            context_length=taken_if(int, buffer.get("ctx_len"), "buffer.ctx_len"),
         ),
         unclear={} if hookpoint or not found else {"hookpoint": f"{said} is not certain in the terms of TransformerLens"},
         notes={key: value for key, value in buffer.items() if key in ("io", "remove_bos")},
@@ -194,7 +196,8 @@ def _threshold(tensors: Tensors, like: Shaped[Tensor, " d_sae"]) -> Shaped[Tenso
     threshold = tensors["threshold"]
     refuse_unless(threshold.numel() == 1, f"the threshold of {WEIGHTS_KEY} has {threshold.numel()} elements, expected 1: the file is damaged")
     refuse_unless(
-        float(threshold) >= 0, f"the threshold of {WEIGHTS_KEY} was never set ({float(threshold):.3g}), so which features fire is not known: train it further"
+        float(threshold) >= 0,
+        f"the threshold of {WEIGHTS_KEY} was never set ({float(threshold):.3g}), so which features fire is not known: train it further",
     )
     return threshold.reshape(1).expand(like.numel()).clone()
 

@@ -66,7 +66,8 @@ class Provenance:
 
 def taken_if(kind: type, value: Any, source: str) -> Taken | None:
     """A fact, unless the value is missing or no text or positive number."""
-    usable = isinstance(value, kind) and not isinstance(value, bool) and (value.strip() != "" if isinstance(value, str) else value > 0)
+    usable = isinstance(value, kind) and not isinstance(value, bool)
+    usable = usable and (value > 0 if isinstance(value, int) else bool(str(value).strip()))
     return Taken(value, source) if usable else None
 
 

@@ -63,7 +63,9 @@ def _size(place: Place, key: str) -> int:
     return local.stat().st_size if local.exists() else 0
 
 
-def read_safetensors(place: Place, key: str, names: set[str], sizes: Collection[Any], optional: Collection[str] = ()) -> dict[str, Shaped[Tensor, "..."]]:
+def read_safetensors(
+    place: Place, key: str, names: set[str], sizes: Collection[Any], optional: Collection[str] = ()
+) -> dict[str, Shaped[Tensor, "..."]]:
     """The named tensors of a safetensors file, in the precision they were written in.
 
     Raises:
@@ -89,7 +91,9 @@ def refuse_other_names(found: Collection[str], expected: set[str], where: str, o
     """
     missing, unknown = sorted(expected - set(found)), sorted(str(name) for name in set(found) - expected - set(optional))
     if missing or unknown:
-        phrases = [f"{phrase} {', '.join(name[:SHOWN] for name in names[:6])}" for phrase, names in (("lacks", missing), ("also has", unknown)) if names]
+        phrases = [
+            f"{phrase} {', '.join(name[:SHOWN] for name in names[:6])}" for phrase, names in (("lacks", missing), ("also has", unknown)) if names
+        ]
         raise InputError(f"{where} {' and '.join(phrases)}. Expected: {', '.join(sorted(expected))}. It is of another architecture or version")
 
 

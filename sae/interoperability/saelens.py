@@ -101,7 +101,9 @@ def read(place: Place) -> RawForm:
     provenance = _provenance(config, notes, where)
     rule, is_transcoder = _rule(config, where)
     applies = truth(config.get("apply_b_dec_to_input", not is_transcoder), where, "apply_b_dec_to_input")
-    refuse_unless(not (is_transcoder and applies), f"{where}: apply_b_dec_to_input is true, but a transcoder's b_dec is of its output. Set it to false")
+    refuse_unless(
+        not (is_transcoder and applies), f"{where}: apply_b_dec_to_input is true, but a transcoder's b_dec is of its output. Set it to false"
+    )
     tensors = _tensors(place, config, {*_KEYS, *VECTORS[rule]})
     form = RawForm(
         rule=rule,
@@ -127,7 +129,8 @@ def _rule(config: dict[str, Any], where: str) -> tuple[Rule, bool]:
     rule, is_transcoder = _ARCHITECTURES[architecture]
     for key in ("k", "rescale_acts_by_decoder_norm"):
         refuse_unless(
-            rule == "topk" or not config.get(key), f"{where}: {key} is {shown(config.get(key))}, but {architecture!r} does not use it. Correct one of the two"
+            rule == "topk" or not config.get(key),
+            f"{where}: {key} is {shown(config.get(key))}, but {architecture!r} does not use it. Correct one of the two",
         )
     return rule, is_transcoder
 
@@ -135,7 +138,9 @@ def _rule(config: dict[str, Any], where: str) -> tuple[Rule, bool]:
 def _tensors(place: Place, config: dict[str, Any], names: set[str]) -> dict[str, Float[Tensor, "..."]]:
     where = place.path(CONFIG_KEY)
     precision = str(config.get("dtype", "float32")).removeprefix("torch.")
-    refuse_unless(precision in PRECISIONS, f"{where}: dtype is {shown(config.get('dtype'))}, allowed: {', '.join(PRECISIONS)}. Correct the configuration")
+    refuse_unless(
+        precision in PRECISIONS, f"{where}: dtype is {shown(config.get('dtype'))}, allowed: {', '.join(PRECISIONS)}. Correct the configuration"
+    )
     sizes = [config.get("d_in"), config.get("d_sae"), *([config["d_out"]] if "d_out" in config else [])]
     found = in_precision(read_safetensors(place, WEIGHTS_KEY, names, sizes, _SCALES), PRECISIONS[precision])
     return _with_scale_folded(found, config.get("finetuning_scaling_factor"), place)

@@ -3,7 +3,7 @@
 Read from the configuration classes of sae_lens 1.0 to 6.54.12. Before 2.1 `cfg.json` is the configuration of the whole training.
 """
 
-from sae.interoperability.configuration_keys import Bound, KeyList
+from sae.interoperability.configuration_keys import Bound, KeyList, names
 
 REMOVE = "To encode activations that you computed yourself, remove the key"
 NORMALIZATION = Bound(
@@ -35,7 +35,7 @@ ORIGIN_BOUND = {
 NOTED = frozenset({"dataset_path", "prepend_bos", "exclude_special_tokens", "seqpos_slice", "neuronpedia_id", "sae_lens_training_version"})
 NOTED |= {"hf_hook_name", "hf_hook_name_out", "use_chat_formatting", "sequence_separator_token", "disable_concat_sequences"}
 
-TRAINING = frozenset(
+TRAINING = names(
     """
     act_store_device activations_mixing_fraction adam_beta1 adam_beta2 autocast autocast_lm aux_loss_coefficient b_dec_init_method
     cached_activations_path checkpoint_path compile_llm compile_sae dataset_trust_remote_code dead_feature_threshold dead_feature_window
@@ -50,7 +50,7 @@ TRAINING = frozenset(
     save_final_checkpoint scale_sparsity_penalty_by_decoder_norm seed store_batch_size store_batch_size_prompts streaming target_l0
     tokens_per_buffer train_batch_size train_batch_size_tokens training_tokens use_cached_activations use_ghost_grads
     use_sparse_activations verbose wandb_entity wandb_id wandb_log_frequency wandb_project
-    """.split()
+    """
 )
 _COMPUTED = frozenset({"architecture", "d_in", "d_sae", "d_out", "k", "rescale_acts_by_decoder_norm", "apply_b_dec_to_input", "dtype", "metadata"})
 _BOUND = {
@@ -61,6 +61,4 @@ _BOUND = {
 }
 
 VERSION_6 = KeyList(honoured=_COMPUTED | ORIGIN | {"finetuning_scaling_factor"}, without_effect=TRAINING, bound=_BOUND, noted=NOTED)
-OLDER = KeyList(
-    honoured=VERSION_6.honoured | {"activation_fn", "activation_fn_kwargs"}, without_effect=TRAINING, bound=_BOUND, noted=NOTED
-)
+OLDER = KeyList(honoured=VERSION_6.honoured | {"activation_fn", "activation_fn_kwargs"}, without_effect=TRAINING, bound=_BOUND, noted=NOTED)

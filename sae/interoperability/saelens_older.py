@@ -45,7 +45,9 @@ def as_version_6(config: dict[str, Any], where: str) -> tuple[dict[str, Any], di
     renamed: dict[str, Any] = {}
     for key, value in config.items():
         name = _RENAMED.get(key, key)
-        refuse_unless(name not in renamed or renamed[name] == value, f"{where}: {name} is given twice, as {shown(renamed.get(name))} and {shown(value)}")
+        refuse_unless(
+            name not in renamed or renamed[name] == value, f"{where}: {name} is given twice, as {shown(renamed.get(name))} and {shown(value)}"
+        )
         renamed[name] = value
     notes = OLDER.check(renamed, where)
     if not renamed.get("model_from_pretrained_kwargs"):

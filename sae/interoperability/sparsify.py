@@ -102,10 +102,12 @@ def _provenance(place: Place, config: dict[str, Any]) -> Provenance:
     model = taken_if(str, run.get("model"), f"model in ../{RUN_CONFIG_KEY}")
     given, source = (config["hookpoint"], "hookpoint") if isinstance(config.get("hookpoint"), str) else (name, "name of the directory")
     # A transcoder reads a module's input, whose name in TransformerLens depends on the model.
-    hookpoint = in_transformer_lens(given, None, model and model.value) if not config.get("transcode") or source == "hookpoint" else None
+    hookpoint = in_transformer_lens(given, None, model.value if model else None) if not config.get("transcode") or source == "hookpoint" else None
     return Provenance(
         taken=known(
-            hookpoint=hookpoint and Taken(hookpoint, source), subject=model, context_length=taken_if(int, run.get("ctx_len"), f"../{RUN_CONFIG_KEY}")
+            hookpoint=Taken(hookpoint, source) if hookpoint else None,
+            subject=model,
+            context_length=taken_if(int, run.get("ctx_len"), f"../{RUN_CONFIG_KEY}"),
         ),
         unclear={} if hookpoint else {"hookpoint": f"{given[:60]!r} ({source}) is not certain in the terms of TransformerLens"},
         notes={key: run[key] for key in ("dataset",) if isinstance(run.get(key), str)},

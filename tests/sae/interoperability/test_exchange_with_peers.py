@@ -1,8 +1,8 @@
 """Other libraries get the same features from what was exported to them, and so do we from what they made."""
 
+import foreign
 import pytest
 import torch
-import foreign
 from exchanged import EXPORTABLE, WIDTH, planted
 from safetensors.torch import load_file, save_file
 
@@ -76,7 +76,10 @@ def test_a_dictionary_that_a_library_made_has_its_features_here(tmp_path, peer, 
 OLDER_SAELENS = {
     "topk in the activation": ("topk", {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}}),
     "topk in its arguments": ("topk", {"architecture": "topk", "activation_fn_kwargs": {"k": 4}}),
-    "first release": ("relu", {"hook_point": "blocks.{layer}.hook_resid_pre", "hook_point_layer": 2, "activation_fn": "relu", "normalize_activations": False}),
+    "first release": (
+        "relu",
+        {"hook_point": "blocks.{layer}.hook_resid_pre", "hook_point_layer": 2, "activation_fn": "relu", "normalize_activations": False},
+    ),
     "no b_dec in the input": ("relu", {"apply_b_dec_to_input": False, "normalize_activations": None}),
     "half precision": ("relu", {"dtype": "torch.bfloat16"}),
     "jumprelu": ("jumprelu", {"architecture": "jumprelu"}),

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from foreign import FEATURES, WIDTH, dictionary_learning_directory, drawn, linear_tensors, saelens_directory, saelens_tensors, sparsify_directory, version_6
+from foreign import (
+    FEATURES,
+    WIDTH,
+    dictionary_learning_directory,
+    drawn,
+    linear_tensors,
+    saelens_directory,
+    saelens_tensors,
+    sparsify_directory,
+    version_6,
+)
 
 import sae
 from sae.errors import InputError
@@ -146,7 +156,11 @@ def test_weights_are_rounded_to_the_precision_that_saelens_computes_in(tmp_path)
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [({"signed": True}, "signed is true"), ({"num_latents": 31}, "num_latents is 31, but the weights have 32"), ({"skip_connection": True}, "linear path")],
+    [
+        ({"signed": True}, "signed is true"),
+        ({"num_latents": 31}, "num_latents is 31, but the weights have 32"),
+        ({"skip_connection": True}, "linear path"),
+    ],
 )
 def test_what_sparsify_computes_otherwise_is_refused(tmp_path, config, message):
     refused(tmp_path, sparsify_directory(tmp_path / "theirs", config), message)

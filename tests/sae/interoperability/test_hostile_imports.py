@@ -98,7 +98,12 @@ def test_tensors_of_shapes_that_do_not_fit_are_named(exported):
         ("sparsify", "cfg.json", {"skip_connection": True}, "a linear path around its features cannot be imported"),
         ("sparsify", "cfg.json", {"d_in": 7}, f"d_in is 7, but the weights have {WIDTH}"),
         ("dictionary_learning", "config.json", {"trainer": {"dict_class": "os.system"}}, "dict_class 'os.system' has no counterpart"),
-        ("dictionary_learning", "config.json", {"trainer": {"dict_class": "GatedAutoEncoder"}}, "lacks decoder_bias, gate_bias, mag_bias, r_mag and also has"),
+        (
+            "dictionary_learning",
+            "config.json",
+            {"trainer": {"dict_class": "GatedAutoEncoder"}},
+            "lacks decoder_bias, gate_bias, mag_bias, r_mag and also has",
+        ),
         ("dictionary_learning", "config.json", {"trainer": None}, "trainer is NoneType, expected dict"),
     ],
 )

@@ -83,7 +83,7 @@ class TestCommandLine:
         config = {"hook_name": POINT, "model_name": "gpt2", "dataset_path": "a/text", "architecture": "topk", "activation_fn_kwargs": {"k": 4}}
         assert main(["import", str(saelens_directory(tmp_path / "theirs", config)), str(tmp_path / "out")]) == 0
         said = capsys.readouterr().out
-        assert "features (topk, k 4)" in said
+        assert "features (topk), k 4" in said
         assert f"from its files: hookpoint {POINT} (hook_name); model gpt2 (model_name)" in said
         assert "dataset_path 'a/text'" in said
 
