@@ -1,7 +1,7 @@
 """Dictionaries and half-trained states as safetensors and JSON in a place: whole or not at all, and never a pickle.
 
-A dictionary is `weights.safetensors` and then `config.json`, which holds the digest of the weights. A training state is one object,
-`step-<step>-<digest>.safetensors`: its own name says whether it is whole, so no pointer to it can be out of date.
+A dictionary is `weights.safetensors` and then `config.json` (`sae.dictionary_record`), which holds the digest of the weights. A training
+state is one object, `step-<step>-<digest>.safetensors`: its own name says whether it is whole, so no pointer to it can be out of date.
 """
 
 import json
@@ -13,22 +13,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from sae.architectures.base import Dictionary
-from sae.architectures.config import SAEConfig
-from sae.architectures.registry import build_dictionary
-from sae.config import describe_problem
+from sae.architectures.registry import dictionary_to_load, tensors_of
+from sae.dictionary_record import CONFIG_KEY, DictionaryMetadata, DictionaryRecord, WeightsEntry, describe_dictionary, put_dictionary_record
 from sae.errors import ConfigError, CorruptObjectError, InputError
-from sae.storage import Place, sha256_hex
+from sae.storage import Place, parse_json, sha256_hex
+from sae.tensor_files import first_difference, load_tensors, read_header, unusable_tensor
 
-FORMAT_VERSION = 1
-CONFIG_KEY = "config.json"
 WEIGHTS_KEY = "weights.safetensors"
 DIGEST_LENGTH = 16
 _STATE_KEY = re.compile(rf"step-[0-9]{{10,}}-[0-9a-f]{{{DIGEST_LENGTH}}}\.safetensors")
+UNIT_NORM_TOLERANCE = 1e-3  # of decoder rows; training renormalises them after every step
 
 logger = logging.getLogger(__name__)
 
@@ -42,59 +40,61 @@ class TrainingState:
     values: dict[str, Any]
 
 
-def save_dictionary(place: Place, dictionary: Dictionary, metadata: dict[str, Any]) -> None:
+def save_dictionary(place: Place, dictionary: Dictionary, metadata: dict[str, Any]) -> DictionaryRecord:
     """Write a dictionary: its weights, then `config.json`, without which the weights are not taken for a dictionary.
 
     Args:
         place: the dictionary's own directory.
         dictionary: any member of the registry.
-        metadata: JSON values about its origin (hookpoint, subject and store digests, dead fraction, ...).
+        metadata: fields of `DictionaryMetadata` (hookpoint, subject and store digests, dead fraction, ...).
+
+    Raises:
+        ConfigError: a field of the metadata is unknown or of a wrong type.
     """
     weights = save(_own_memory(dictionary.state_dict()))
-    config = {
-        "format_version": FORMAT_VERSION,
-        "architecture": dictionary.architecture,
-        "d_in": dictionary.d_in,
-        **({"d_out": dictionary.d_out} if dictionary.is_transcoder else {}),
-        "config": dictionary.config.model_dump(mode="json"),
-        "metadata": metadata,
-        "weights": {"sha256": sha256_hex(weights), "bytes": len(weights)},
-    }
     place.put(WEIGHTS_KEY, weights)
-    place.put_json(CONFIG_KEY, config)
+    return put_dictionary_record(
+        place,
+        {
+            "architecture": dictionary.architecture,
+            "d_in": dictionary.d_in,
+            "d_out": dictionary.d_out if dictionary.is_transcoder else None,
+            "config": dictionary.config.model_dump(mode="json"),
+            "metadata": metadata,
+            "weights": {"sha256": sha256_hex(weights), "bytes": len(weights)},
+        },
+    )
 
 
 def load_dictionary(url: str | os.PathLike[str] | Place, device: str | torch.device = "cpu") -> Dictionary:
-    """Read the dictionary that lies at `url`, ready to encode.
+    """Read the dictionary at `url`, ready to encode.
+
+    Its digests, the names, types and shapes of its tensors, and their values are proved first; memory is taken only for what the file holds.
 
     Raises:
         InputError: there is none.
-        ConfigError: its `config.json` was not written by this version, or does not fit its weights.
-        CorruptObjectError: the weights are missing, cut short or changed.
+        ConfigError: its `config.json` was written by another version, or does not fit its weights.
+        CorruptObjectError: `config.json` or the weights were changed, cut short or lost, or hold values that nothing can be computed with.
     """
     place = url if isinstance(url, Place) else Place(url)
-    config = place.get_json(CONFIG_KEY)
-    if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
-        raise ConfigError(f"{place.path(CONFIG_KEY)} is not of format version {FORMAT_VERSION}: load it with the version of this tool that wrote it")
-    try:
-        dictionary = build_dictionary(TypeAdapter(SAEConfig).validate_python(config["config"]), config["d_in"], config.get("d_out"))
-        expected = config["weights"]
-        size, digest = expected["bytes"], expected["sha256"]
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{place.path(CONFIG_KEY)} lacks or misuses {error}: it was not written by this tool, or was edited") from None
-    except ValidationError as error:
-        raise ConfigError(f"{place.path(CONFIG_KEY)}: {'; '.join(map(describe_problem, error.errors()))}") from None
-    weights = _read_weights(place, size, digest)
-    try:
-        dictionary.load_state_dict(load(weights))
-    except RuntimeError as error:
-        raise ConfigError(f"{place.path(CONFIG_KEY)} does not fit {WEIGHTS_KEY}: {' '.join(str(error).split())}") from None
+    record = describe_dictionary(place)
+    config, weights = place.path(CONFIG_KEY), _read_weights(place, record.weights)
+    if max(record.d_in, record.d_out or 0) * record.config.d_sae > len(weights):  # in float32, four bytes each: refused before shapes overflow
+        raise ConfigError(f"{config} does not fit {WEIGHTS_KEY}: d_sae {record.config.d_sae} needs more than its {len(weights):,} bytes")
+    found, _ = read_header(weights, place.path(WEIGHTS_KEY))
+    if different := first_difference(found, tensors_of(record.config, record.d_in, record.d_out)):
+        raise ConfigError(f"{config} does not fit {WEIGHTS_KEY}: {different}. Copy the dictionary again, or train or import it again")
+    tensors = load_tensors(weights, place.path(WEIGHTS_KEY))
+    dictionary = dictionary_to_load(record.config, record.d_in, record.d_out)
+    dictionary.load_state_dict(tensors)
+    if problem := unusable_tensor(tensors) or _broken_promise(dictionary, record.metadata):
+        raise CorruptObjectError(f"{place.path(WEIGHTS_KEY)}: {problem}. Train or import the dictionary again")
     return dictionary.to(device).eval()
 
 
 def save_state(place: Place, state: TrainingState, kept: int = 2) -> None:
     """Write a training state and remove older ones, so that `kept` remain. Other files of the place are left alone."""
-    data = save(_own_memory(state.tensors), metadata={"values": json.dumps(state.values)})
+    data = save(_own_memory(state.tensors), metadata={"step": str(state.step), "values": json.dumps(state.values, allow_nan=False)})
     key = f"step-{state.step:010d}-{sha256_hex(data)[:DIGEST_LENGTH]}.safetensors"
     place.put(key, data)
     others = [other for other in state_keys(place) if other != key]
@@ -106,6 +106,9 @@ def restore_state(place: Place, at_step: int | None = None) -> TrainingState | N
     """The newest whole training state, or None where there is none; with `at_step`, one saved after that very step.
 
     A damaged one is reported in the log and removed, and the one before it is used.
+
+    Raises:
+        InputError: its name fits its content, and its content is no training state of that step.
     """
     for key in sorted(state_keys(place), reverse=True):
         step, _, digest = key.removeprefix("step-").removesuffix(".safetensors").partition("-")
@@ -113,12 +116,21 @@ def restore_state(place: Place, at_step: int | None = None) -> TrainingState | N
             continue
         data = place.get(key)
         if sha256_hex(data)[:DIGEST_LENGTH] == digest:
-            header_length = int.from_bytes(data[:8], "little")
-            values = json.loads(data[8 : 8 + header_length])["__metadata__"]["values"]
-            return TrainingState(int(step), load(data), json.loads(values))
+            return _parsed_state(data, int(step), place.path(key))
         logger.warning("training state %s is cut short or changed (%s bytes): going back to the one before it", place.path(key), f"{len(data):,}")
         place.delete(key)
     return None
+
+
+def _parsed_state(data: bytes, step: int, where: str) -> TrainingState:
+    _, metadata = read_header(data, where)
+    if metadata.get("step") != str(step):
+        raise InputError(f"{where} was saved after step {metadata.get('step', 'unknown')[:20]}, and its name says {step}. Delete it")
+    values = parse_json(metadata.get("values", ""), f"`values` in the header of {where}")
+    tensors = load_tensors(data, where)
+    if problem := unusable_tensor(tensors, largest=torch.finfo(torch.float32).max):
+        raise InputError(f"{where}: {problem}. Delete it: training resumes from the state before it")
+    return TrainingState(step, tensors, values)
 
 
 def delete_states(place: Place) -> None:
@@ -138,17 +150,36 @@ def put_json_lines(place: Place, key: str, rows: list[dict[str, Any]]) -> None:
     place.put(key, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _read_weights(place: Place, size: int, digest: str) -> bytes:
+def _read_weights(place: Place, expected: WeightsEntry) -> bytes:
     try:
         weights = place.get(WEIGHTS_KEY)
     except InputError:
         raise CorruptObjectError(f"{place.path(WEIGHTS_KEY)} is missing although {CONFIG_KEY} promises it: train the dictionary again") from None
-    if len(weights) != size or sha256_hex(weights) != digest:
+    if len(weights) != expected.bytes or sha256_hex(weights) != expected.sha256:
         raise CorruptObjectError(
-            f"{place.path(WEIGHTS_KEY)} has {len(weights):,} bytes and another digest than {CONFIG_KEY} promises ({size:,} bytes): "
+            f"{place.path(WEIGHTS_KEY)} has {len(weights):,} bytes and another digest than {CONFIG_KEY} promises ({expected.bytes:,} bytes): "
             "copy it again, or train the dictionary again"
         )
     return weights
+
+
+@torch.no_grad()
+def _broken_promise(dictionary: Dictionary, origin: DictionaryMetadata) -> str | None:
+    """The first thing that the architecture promises of its weights and they lack, as a phrase; None where they keep all."""
+    for name in ("input_scale", "output_scale"):
+        scale = getattr(dictionary, name)
+        if scale is not None and not scale > 0:
+            return f"{name} is {scale.item():.3g}, expected a positive number"
+    if dictionary.unit_norm_decoder and origin.imported is None:  # training keeps the norms; another library may not have
+        norms = torch.linalg.vector_norm(dictionary.W_dec, dim=1)
+        wrong = (((norms - 1).abs() > UNIT_NORM_TOLERANCE) & (norms > 0)).nonzero().flatten()
+        if len(wrong):
+            feature = int(wrong[0])
+            return f"row {feature} of W_dec has norm {norms[feature].item():.4g}, and {dictionary.architecture!r} has unit norms"
+    threshold = getattr(dictionary, "threshold", None)
+    if threshold is not None and not (threshold >= 0).all():
+        return f"a threshold is {threshold.min().item():.3g}, expected one of at least 0"
+    return None
 
 
 def _own_memory(tensors: dict[str, Shaped[Tensor, "..."]]) -> dict[str, Shaped[Tensor, "..."]]:

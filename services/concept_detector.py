@@ -10,10 +10,11 @@ from sae.concepts.detectors import Units, feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens, label_tokens, read_labelled
 from sae.concepts.report import NEURONS, ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
 from sae.errors import ConfigError, InputError
+from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
-from services.evaluator import described_dictionaries, load_dictionaries
+from services.evaluator import load_dictionaries
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
@@ -38,9 +39,7 @@ class ConceptJob:
     """Everything a worker needs to know."""
 
     subject: SubjectConfig
-    hookpoint: str
-    dictionary_urls: dict[str, str]
-    target_hookpoints: dict[str, str]
+    described: DescribedDictionaries
     tokens: LabelledTokens
     sequences_per_forward: int
 
@@ -51,6 +50,7 @@ class ConceptWorker:
     Raises:
         HookpointError: the subject does not have the dictionaries' hookpoint.
         InputError: sequences longer than the subject takes.
+        PlanError: a dictionary of another subject.
         WidthError: a dictionary does not fit it.
     """
 
@@ -62,20 +62,26 @@ class ConceptWorker:
                 f"sequences of {job.tokens.sequences.shape[1]} tokens are longer than {job.subject.model!r} takes ({self.subject.context_length}): "
                 "set corpus.context_length"
             )
-        self.dictionaries = load_dictionaries(job.dictionary_urls, job.hookpoint, job.target_hookpoints, self.subject.width, self.subject.device)
+        described = job.described
+        for name, record in described.records.items():
+            if record.metadata.subject_digest is not None:
+                check_subject(self.subject, record.metadata.subject_digest, f"dictionary {name!r} was trained", "detect concepts")
+        self.dictionaries = load_dictionaries(
+            described.urls, described.hookpoint, described.target_hookpoints, self.subject.width, self.subject.device
+        )
 
     @torch.no_grad()
     def run(self, task: Range) -> CodedTokens:
         """What is at the drawn tokens of sequences `[start, stop)`."""
         start, stop = task
-        tokens = self.job.tokens
+        tokens, hookpoint = self.job.tokens, self.job.described.hookpoint
         neurons: list[np.ndarray] = []
         features: dict[str, list[csr_array]] = {name: [] for name in self.dictionaries}
         for first in range(start, stop, self.job.sequences_per_forward):
             last = min(first + self.job.sequences_per_forward, stop)
             low, high = np.searchsorted(tokens.rows, [first, last])
             sequences = torch.from_numpy(tokens.sequences[first:last].astype(np.int64)).to(self.subject.device)
-            found = self.subject.activations(sequences, [self.job.hookpoint])[self.job.hookpoint]
+            found = self.subject.activations(sequences, [hookpoint])[hookpoint]
             drawn = found[tokens.rows[low:high] - first, tokens.positions[low:high]].float()
             neurons.append(drawn.cpu().numpy())
             for name, dictionary in self.dictionaries.items():
@@ -109,7 +115,7 @@ def detect_concepts(
         ConfigError: no labelled text is named, no dictionary, or dictionaries of several hookpoints.
         HookpointError: the subject does not have the hookpoint.
         InputError: the text cannot be read, or has fewer than two labels.
-        PlanError: a report is there that was measured with other inputs.
+        PlanError: a report is there that was measured with other inputs; or a dictionary was trained on another subject.
         WidthError: a dictionary of another width than the hookpoint.
         WorkerError: a worker failed more often than it may.
     """
@@ -117,17 +123,18 @@ def detect_concepts(
         raise ConfigError("no labelled text is named: set evaluation.concepts.text to a JSONL file with a text and a label on each line")
     if NEURONS in dictionary_urls:
         raise ConfigError(f"a dictionary is called {NEURONS!r}, as is what it is compared with: give it another name")
-    hookpoint, digests, targets = described_dictionaries(dictionary_urls)
+    described = described_dictionaries(dictionary_urls, "detect concepts with")
+    hookpoint = described.hookpoint
     tokenizer = load_tokenizer(subject)
     tokens = label_tokens(read_labelled(config), tokenizer, options.context_length, config)
     inputs = ConceptInputs(
-        subject=f"{subject.model} in {subject.dtype}", tokenizer_digest=tokenizer.digest, text_digest=tokens.digest, dictionary_digests=digests,
-        hookpoint=hookpoint, context_length=options.context_length, config=config,
+        subject=f"{subject.model} in {subject.dtype}", tokenizer_digest=tokenizer.digest, text_digest=tokens.digest,
+        dictionary_digests=described.digests, hookpoint=hookpoint, context_length=options.context_length, config=config,
     )  # fmt: skip
     output = Place(output_url)
     report = finished_concepts(output, inputs)
     if report is None:
-        job = ConceptJob(subject, hookpoint, dictionary_urls, targets, tokens, options.sequences_per_forward)
+        job = ConceptJob(subject, described, tokens, options.sequences_per_forward)
         report = detect(_units(job, options, monitor), tokens, inputs)
         write_concepts(output, report)
     return report
@@ -143,7 +150,7 @@ def _units(job: ConceptJob, options: ConceptOptions, monitor: Monitor | None) ->
             monitor.progress("concepts/sequences", sum(stop - start for start, stop in parts), count)
     ordered = [parts[task] for task in tasks]
     sources = {NEURONS: neuron_units(np.concatenate([neurons for neurons, _ in ordered]))}
-    for name in job.dictionary_urls:
+    for name in job.described.urls:
         code = csc_array(vstack([features[name] for _, features in ordered], format="csc"))
         code.eliminate_zeros()
         sources[name] = feature_units(code)

@@ -6,7 +6,6 @@ Ranges are the same however many workers there are and are added in their order,
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,20 +14,22 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from sae.architectures.base import Dictionary
-from sae.checkpoint import CONFIG_KEY, load_dictionary
+from sae.checkpoint import load_dictionary
 from sae.concepts.labelled import ConceptsConfig
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus
-from sae.errors import ConfigError, InputError, PlanError, WidthError
+from sae.errors import FailureError, WidthError
 from sae.evaluation.breakdown import worst_count
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
 from sae.kernels.candidates import fastest_dtype
-from sae.storage import Place, sha256_hex, to_json
+from sae.provenance import check_corpus, check_dictionaries, check_subject, check_tokenizer, described_dictionaries
+from sae.storage import Place
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
+from services.log import log
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
@@ -90,14 +91,20 @@ def evaluate(
         ConfigError: no dictionary, or dictionaries of several hookpoints.
         HookpointError: a hookpoint that the store or the subject does not have.
         InputError: one of the inputs is not there.
-        PlanError: a report is there that was measured with other inputs; or the store was made with another subject.
+        PlanError: a report is there that was measured with other inputs; or dictionaries, store, subject and corpus do not belong together.
         WidthError: a dictionary of another width than the hookpoint.
+        CorruptObjectError: an input was changed after it was written.
+        FailureError: a figure of a dictionary is not finite; the reports of the others are written.
         WorkerError: a worker failed more often than it may.
     """
     corpus, store, output = TokenCorpus(Place(corpus_url)), Store(Place(store_url)), Place(output_url)
     num_sequences = min(corpus.num_sequences("held_out"), config.num_sequences or sys.maxsize)
-    hookpoint, digests, target_hookpoints = described_dictionaries(dictionary_urls)
-    inputs = {name: _inputs(config, corpus, store, digest, num_sequences) for name, digest in digests.items()}
+    described = described_dictionaries(dictionary_urls, "evaluate")
+    hookpoint, target_hookpoints = described.hookpoint, described.target_hookpoints
+    check_corpus(corpus, store)
+    for remark in check_dictionaries(described, store):
+        log("dictionary_origin", remark=remark)
+    inputs = {name: _inputs(config, corpus, store, digest, num_sequences) for name, digest in described.digests.items()}
     reports = {name: finished_report(output, name, inputs[name]) for name in dictionary_urls}
     missing = {name: url for name, url in dictionary_urls.items() if reports[name] is None}
     if missing:
@@ -106,10 +113,17 @@ def evaluate(
         dictionaries = load_dictionaries(missing, hookpoint, target_hookpoints, store.width)
         token_texts = load_tokenizer(subject).token_texts
         sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
+        unmeasured: list[FailureError] = []
         for name, dictionary in dictionaries.items():
-            measured = build_report(name, dictionary, hookpoint, sums[name], inputs[name], target_hookpoints.get(name))
+            try:
+                measured = build_report(name, dictionary, hookpoint, sums[name], inputs[name], target_hookpoints.get(name))
+            except FailureError as error:  # the others' figures are whole
+                unmeasured.append(error)
+                continue
             write_report(output, measured, corpus, token_texts)
             reports[name] = measured.report
+        if unmeasured:
+            raise unmeasured[0]
     finished = {name: report for name, report in reports.items() if report is not None}
     if monitor:
         _export(monitor, finished)
@@ -131,7 +145,8 @@ class EvaluationWorker:
         self.job = job
         self.corpus = TokenCorpus(Place(job.corpus_url))
         self.subject = Subject.load(job.subject, where)
-        _check_subject(self.subject, store, self.corpus)
+        check_subject(self.subject, store.plan.subject_digest, f"{job.store_url} was made", "evaluate")
+        check_tokenizer(self.subject, self.corpus)
         points = (job.hookpoint, *job.target_hookpoints.values())
         means = {point: torch.tensor(store.statistics(point).mean, dtype=torch.float32, device=where) for point in points}
         self.mean = means[job.hookpoint]
@@ -178,54 +193,6 @@ def _measure(
             monitor.add("monosem_evaluation_tokens_total", tokens)
             monitor.progress("evaluate/tokens", done, num_sequences * context_length)
     return merge_parts([parts[task] for task in tasks])
-
-
-def described_dictionaries(urls: dict[str, str]) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The hookpoint that all dictionaries encode, the digest of each (of its config, which holds that of its weights), transcoders' targets.
-
-    Raises:
-        ConfigError: no dictionary, or dictionaries of several hookpoints.
-        InputError: one is not there, or does not say where it belongs.
-    """
-    if not urls:
-        raise ConfigError("there is no dictionary to evaluate: name at least one")
-    hookpoints, digests, targets = {}, {}, {}
-    for name, url in urls.items():
-        config = Place(url).get_json(CONFIG_KEY)
-        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}).get("hookpoint"), str):
-            raise InputError(
-                f"{url}/{CONFIG_KEY} does not say which hookpoint the dictionary belongs to (metadata.hookpoint): train it with this tool"
-            )
-        hookpoints[name], digests[name] = config["metadata"]["hookpoint"], sha256_hex(to_json(config))
-        if config.get("d_out") is not None:
-            targets[name] = _target_hookpoint(url, config["metadata"])
-    if len(set(hookpoints.values())) > 1:
-        found = ", ".join(f"{name}: {hookpoint}" for name, hookpoint in hookpoints.items())
-        raise ConfigError(f"the dictionaries belong to several hookpoints ({found}): evaluate those of each hookpoint by themselves")
-    return next(iter(hookpoints.values())), digests, targets
-
-
-def _target_hookpoint(url: str, metadata: dict[str, Any]) -> str:
-    target = metadata.get("target_hookpoint")
-    if not isinstance(target, str):
-        raise InputError(
-            f"{url}/{CONFIG_KEY} is of a transcoder and does not say what it reconstructs (metadata.target_hookpoint): train it with this tool"
-        )
-    return target
-
-
-def _check_subject(subject: Subject, store: Store, corpus: TokenCorpus) -> None:
-    plan, manifest, model = store.plan, corpus.manifest, subject.config.model
-    if subject.digest != plan.subject_digest:
-        raise PlanError(
-            f"{store.place.url} was made with the subject {plan.subject!r} ({plan.subject_digest[:12]}), not with {model!r} in "
-            f"{subject.config.dtype} ({subject.digest[:12]}): evaluate with the same model and dtype"
-        )
-    if manifest.tokenizer_digest != subject.tokenizer.digest or manifest.config.context_length > subject.context_length:
-        raise InputError(
-            f"{corpus.place.url} was made with another tokenizer than that of {model!r}, or has longer sequences ({manifest.config.context_length}) "
-            f"than it takes ({subject.context_length}): prepare a corpus with this model"
-        )
 
 
 def load_dictionaries(

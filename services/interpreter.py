@@ -14,7 +14,6 @@ from pydantic import Field, PositiveInt
 from scipy.sparse import csc_array
 
 from sae.corpus.packing import TokenCorpus
-from sae.errors import PlanError
 from sae.interpretation.ablation import ModelReader
 from sae.interpretation.comparison import write_comparison
 from sae.interpretation.controls import FIT_KEY, FITTED, fit_control
@@ -43,10 +42,12 @@ from sae.interpretation.source_directory import (
     write_part,
 )
 from sae.interpretation.sources import SourceSpec, open_source
+from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
+from services.log import log
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
@@ -96,15 +97,16 @@ def interpret(
     Raises:
         ConfigError: no dictionary, dictionaries of several hookpoints, a name that a control has, or a control run of another subject.
         HookpointError: the store does not have the dictionaries' hookpoint.
-        PlanError: a source was interpreted with other inputs; or the store belongs to another subject or corpus.
+        PlanError: a source was interpreted with other inputs; or dictionaries, store, subject and corpus do not belong together.
         WidthError: a dictionary of another width than the hookpoint.
         WorkerError: a worker failed more often than it may.
     """
     corpus, store = TokenCorpus(Place(corpus_url)), Store(Place(store_url))
-    if store.plan.corpus_digest != corpus.manifest.digest:
-        raise PlanError(f"{store_url} was harvested from another corpus than {corpus_url}: interpret with the corpus of the store")
+    check_corpus(corpus, store)
     budget = Budget(**{name: getattr(config, name) for name in Budget.model_fields})
-    hookpoint, specs = all_sources(budget, {name: absolute_url(url) for name, url in dictionary_urls.items()}, store, subject)
+    hookpoint, specs, remarks = all_sources(budget, {name: absolute_url(url) for name, url in dictionary_urls.items()}, store, subject)
+    for remark in remarks:
+        log("dictionary_origin", remark=remark)
     plans = {spec.name: source_plan(spec, hookpoint, store, budget) for spec in specs}
     output = Place(output_url)
     for name, plan in plans.items():
@@ -154,12 +156,7 @@ class ReadingWorker:
         wanted = {spec.subject or job.subject: spec.subject_digest or store.plan.subject_digest for spec in job.specs}
         self.subjects = {config: Subject.load(config, where) for config in wanted}
         for config, digest in wanted.items():
-            found = self.subjects[config].digest
-            if found != digest:
-                raise PlanError(
-                    f"{job.store_url} was made with the subject {store.plan.subject!r} ({digest[:12]}), not with "
-                    f"{config.model!r} in {config.dtype} ({found[:12]}): interpret with the same model and dtype"
-                )
+            check_subject(self.subjects[config], digest, f"{job.store_url} was made", "interpret")
         mean = torch.tensor(store.statistics(job.hookpoint).mean)
         self.sources = {spec.name: open_source(spec, mean, job.budget.seed, job.place(spec.name), where) for spec in job.specs}
 
@@ -168,7 +165,8 @@ class ReadingWorker:
         what, number = task
         if what == "logits":
             spec = self.job.specs[number]
-            table = read_logits(self.subject_of(spec), self.job.hookpoint, self.sources[spec.name], self.job.examined(spec))
+            written = spec.written_hookpoint(self.job.hookpoint)
+            table = read_logits(self.subject_of(spec), written, self.sources[spec.name], self.job.examined(spec))
             place = self.job.place(spec.name)
             put_table(place, SIMILAR_KEY, similar_directions(self.sources[spec.name], self.job.examined(spec)))
             put_table(place, LOGITS_KEY, table)  # last: it says that both are there

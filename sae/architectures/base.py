@@ -93,6 +93,7 @@ class Dictionary(nn.Module, ABC):
         config: of the architecture.
         d_in: width of the activations it encodes.
         d_out: width of the activations it reconstructs, for a transcoder; None: it reconstructs what it encodes.
+        drawn: whether its weights are drawn; otherwise they hold any values until they are loaded.
 
     Attributes:
         unit_norm_decoder: whether the rows of W_dec are kept at unit norm.
@@ -110,7 +111,7 @@ class Dictionary(nn.Module, ABC):
     input_scale: Float[Tensor, ""]
     output_scale: Float[Tensor, ""] | None
 
-    def __init__(self, config: Any, d_in: int, d_out: int | None = None) -> None:
+    def __init__(self, config: Any, d_in: int, d_out: int | None = None, *, drawn: bool = True) -> None:
         super().__init__()
         self.config = config
         self.architecture: str = config.architecture
@@ -121,7 +122,8 @@ class Dictionary(nn.Module, ABC):
         self.register_buffer("input_scale", torch.ones(()))
         self.register_buffer("output_scale", torch.ones(()) if self.is_transcoder else None)
         self.build()
-        self.initialize(torch.zeros(self.d_out), torch.Generator().manual_seed(0))
+        if drawn:
+            self.initialize(torch.zeros(self.d_out), torch.Generator().manual_seed(0))
 
     def build(self) -> None:
         """Make the parameters and buffers, with any values: `initialize` follows."""

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from sae.architectures.base import Dictionary
 from sae.config import Config
 from sae.corpus.packing import TokenCorpus
-from sae.errors import PlanError
+from sae.errors import FailureError, PlanError
 from sae.evaluation.accumulators import Sums
 from sae.evaluation.breakdown import CONTEXT_TOKENS, LOSS_EDGES, WorstPredictions, worst_count
 from sae.evaluation.downstream import DownstreamFigures, DownstreamSums
@@ -89,7 +89,24 @@ class Measured:
 def build_report(
     name: str, dictionary: Dictionary, hookpoint: str, sums: EvaluationSums, inputs: EvaluationInputs, target_hookpoint: str | None = None
 ) -> Measured:
-    """The report of a dictionary from the sums over all sequences; `target_hookpoint` is a transcoder's."""
+    """The report of a dictionary from the sums over all sequences; `target_hookpoint` is a transcoder's.
+
+    Raises:
+        FailureError: a figure is not a finite number.
+    """
+    try:
+        return _measured(name, dictionary, hookpoint, sums, inputs, target_hookpoint)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise FailureError(
+            f"dictionary {name!r} cannot be measured: {'.'.join(map(str, problem['loc']))} is {problem['input']!s:.40}, expected a finite number. "
+            "The subject overflows in its precision, or with this reconstruction: set subject.dtype=float32, or leave the dictionary out"
+        ) from None
+
+
+def _measured(
+    name: str, dictionary: Dictionary, hookpoint: str, sums: EvaluationSums, inputs: EvaluationInputs, target_hookpoint: str | None
+) -> Measured:
     figures: dict[str, Any] = {}
     for part in (sums.downstream.figures(inputs.seed), sums.reconstruction.figures(), sums.sparsity.figures()):
         figures |= dict(part)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sae.checkpoint import CONFIG_KEY
+from sae.dictionary_record import CONFIG_KEY
 from sae.storage import Place
 
 Json = dict[str, Any]

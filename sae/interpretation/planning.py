@@ -5,15 +5,17 @@ from typing import get_args
 
 import numpy as np
 
-from sae.checkpoint import CONFIG_KEY, load_dictionary
+from sae.checkpoint import load_dictionary
 from sae.corpus.packing import Split, TokenCorpus
-from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
+from sae.dictionary_record import DictionaryRecord, describe_dictionary
+from sae.errors import ConfigError, PlanError
 from sae.interpretation.controls import DEFAULT_K, FITTED, ControlKind, ControlsConfig
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.records import Budget
 from sae.interpretation.source_directory import SourcePlan
 from sae.interpretation.sources import NEURONS, SourceSpec, examined_features
-from sae.storage import Place, sha256_hex, to_json
+from sae.provenance import DescribedDictionaries, check_dictionaries, check_dictionary, described_dictionaries
+from sae.storage import Place
 from sae.store.reader import Store
 from sae.subject import SubjectConfig
 
@@ -47,51 +49,42 @@ class InterpretationJob:
         return passage_ids(corpus.num_sequences(SPLITS[used_for]), wanted)
 
 
-def all_sources(budget: Budget, urls: dict[str, str], store: Store, subject: SubjectConfig) -> tuple[str, list[SourceSpec]]:
-    """The hookpoint of the dictionaries, and what is interpreted: they, the neurons, the controls; the functions below say what it may raise."""
-    hookpoint, dictionaries = dictionary_sources(urls, store)
-    controls = control_sources(budget, store.plan.hookpoints[hookpoint], Place(dictionaries[0].url))
-    return hookpoint, [*dictionaries, *controls, *shuffled_sources(budget, hookpoint, store, subject)]
+def all_sources(budget: Budget, urls: dict[str, str], store: Store, subject: SubjectConfig) -> tuple[str, list[SourceSpec], list[str]]:
+    """The hookpoint of the dictionaries, what is interpreted (they, the neurons, the controls), and remarks on what cannot be compared.
+
+    Raises:
+        ConfigError: see `dictionary_sources` and `shuffled_sources`.
+        InputError: a dictionary or control run is not there or does not say where it belongs.
+        HookpointError, PlanError, WidthError: a dictionary does not belong to the store.
+    """
+    described, dictionaries = dictionary_sources(urls)
+    remarks, hookpoint = check_dictionaries(described, store), described.hookpoint
+    first = next(iter(described.records.values()))
+    controls = control_sources(budget, store.plan.hookpoints[hookpoint], first)
+    return hookpoint, [*dictionaries, *controls, *shuffled_sources(budget, hookpoint, store, subject)], remarks
 
 
-def dictionary_sources(urls: dict[str, str], store: Store) -> tuple[str, list[SourceSpec]]:
-    """The hookpoint that all dictionaries share, and each as a source.
+def dictionary_sources(urls: dict[str, str]) -> tuple[DescribedDictionaries, list[SourceSpec]]:
+    """The dictionaries, which share a hookpoint, and each as a source.
 
     Raises:
         ConfigError: no dictionary, dictionaries of several hookpoints, or a name that a control has.
-        HookpointError: the store does not have the hookpoint.
         InputError: a dictionary that does not say where it belongs.
-        WidthError: a dictionary of another width than the hookpoint.
     """
     taken = [name for name in urls if name in (NEURONS, *get_args(ControlKind)) or name.startswith(SHUFFLED)]
-    if taken or not urls:
-        raise ConfigError(
-            f"a dictionary is called {taken[0]!r}, as a control is: rename it" if taken else "there is no dictionary: name at least one"
-        )
-    configs = {name: Place(url).get_json(CONFIG_KEY) for name, url in urls.items()}
-    hookpoints: dict[str, str] = {}
-    for name, config in configs.items():
-        hookpoint = config.get("metadata", {}).get("hookpoint") if isinstance(config, dict) else None
-        if not isinstance(hookpoint, str):
-            raise InputError(f"{urls[name]}/{CONFIG_KEY} does not name the dictionary's hookpoint (metadata.hookpoint): train it with this tool")
-        hookpoints[name] = hookpoint
-    if len(set(hookpoints.values())) > 1:
-        found = ", ".join(f"{name}: {hookpoint}" for name, hookpoint in hookpoints.items())
-        raise ConfigError(f"the dictionaries belong to several hookpoints ({found}): interpret those of each hookpoint by themselves")
-    hookpoint = next(iter(hookpoints.values()))
-    if hookpoint not in store.plan.hookpoints:
-        raise HookpointError(f"{store.place.url} has no {hookpoint!r}, only {', '.join(store.plan.hookpoints)}: give the dictionaries' own store")
-    return hookpoint, [_dictionary_source(name, url, configs[name], store.plan.hookpoints[hookpoint]) for name, url in urls.items()]
+    if taken:
+        raise ConfigError(f"a dictionary is called {taken[0]!r}, as a control is: rename it")
+    described = described_dictionaries(urls, "interpret")
+    return described, [_dictionary_source(name, urls[name], record) for name, record in described.records.items()]
 
 
-def control_sources(budget: Budget, d_in: int, dictionary: Place) -> list[SourceSpec]:
+def control_sources(budget: Budget, d_in: int, dictionary: DictionaryRecord) -> list[SourceSpec]:
     """The neurons, and the controls that are asked for; a random dictionary is as wide and as sparse as `dictionary`."""
     specs, limit = [SourceSpec(name=NEURONS, kind="neurons", num_features=d_in)], budget.controls.num_features
     for kind in dict.fromkeys(budget.controls.kinds):
         if kind == "random_dictionary":
-            config = dictionary.get_json(CONFIG_KEY)["config"]
-            d_sae, k = config["d_sae"], config.get("k") or DEFAULT_K
-            specs.append(SourceSpec(name=kind, kind=kind, num_features=d_sae, max_examined=limit, k=min(int(k), d_sae)))
+            d_sae, k = dictionary.config.d_sae, getattr(dictionary.config, "k", DEFAULT_K)
+            specs.append(SourceSpec(name=kind, kind=kind, num_features=d_sae, max_examined=limit, k=min(k, d_sae)))
         else:
             specs.append(SourceSpec(name=kind, kind=kind, num_features=min(limit, d_in) if kind in FITTED else limit))
     return specs
@@ -103,7 +96,8 @@ def shuffled_sources(budget: Budget, hookpoint: str, store: Store, subject: Subj
     Raises:
         ConfigError: that run's subject is not this one, weight-shuffled; or it has no dictionary.
         InputError: there is no such run.
-        PlanError: its store holds another text or hookpoint.
+        PlanError: its store holds another text or hookpoint, or a dictionary is not of that store.
+        HookpointError, WidthError: a dictionary is not of that store.
     """
     if budget.controls.shuffled_run is None:
         return []
@@ -118,7 +112,11 @@ def shuffled_sources(budget: Budget, hookpoint: str, store: Store, subject: Subj
     specs = []
     for dictionary in config["training"]["dictionaries"]:
         place = run.child("dictionaries", dictionary["name"])
-        spec = _dictionary_source(SHUFFLED + dictionary["name"], place.url, place.get_json(CONFIG_KEY), store.plan.hookpoints[hookpoint])
+        name, record = SHUFFLED + dictionary["name"], describe_dictionary(place)
+        check_dictionary(name, place.url, record, other.plan, other.manifest.digest, other.place.url)
+        if record.metadata.hookpoint != hookpoint:
+            raise PlanError(f"{place.url} encodes {record.metadata.hookpoint!r}, and the dictionaries here {hookpoint!r}: train one of it there")
+        spec = _dictionary_source(name, place.url, record)
         more = {"kind": "shuffled_model", "max_examined": budget.controls.num_features, "subject": shuffled.absolute()}
         specs.append(spec.model_copy(update=more | {"subject_digest": other.plan.subject_digest}))
     if not specs:
@@ -141,8 +139,7 @@ def source_plan(spec: SourceSpec, hookpoint: str, store: Store, budget: Budget) 
     )
 
 
-def _dictionary_source(name: str, url: str, config: dict[str, object], d_in: int) -> SourceSpec:
-    dictionary = load_dictionary(url)
-    if dictionary.d_in != d_in:
-        raise WidthError(f"dictionary {name!r} has d_in {dictionary.d_in}, its hookpoint in the store is {d_in} wide: give the store it comes from")
-    return SourceSpec(name=name, kind="dictionary", url=url, digest=sha256_hex(to_json(config)), num_features=dictionary.d_sae)
+def _dictionary_source(name: str, url: str, record: DictionaryRecord) -> SourceSpec:
+    load_dictionary(url)  # its weights are proved before any work begins
+    target = record.metadata.target_hookpoint if record.is_transcoder else None
+    return SourceSpec(name=name, kind="dictionary", url=url, digest=record.digest, num_features=record.config.d_sae, target_hookpoint=target)

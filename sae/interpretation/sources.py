@@ -28,7 +28,8 @@ class SourceSpec(Config):
 
     Attributes:
         url: of the dictionary, for the kinds that are one.
-        digest: of its `config.json`.
+        digest: of its `config.json`, which covers its weights.
+        target_hookpoint: whose activations it reconstructs, for a transcoder.
         num_features: how many it has.
         max_examined: how many are looked at, at most; None: as many as the budget says.
         k: of a random dictionary.
@@ -40,11 +41,16 @@ class SourceSpec(Config):
     kind: SourceKind
     url: str = ""
     digest: str = ""
+    target_hookpoint: str | None = None
     num_features: int
     max_examined: int | None = None
     k: int = 0
     subject: SubjectConfig | None = None
     subject_digest: str = ""
+
+    def written_hookpoint(self, hookpoint: str) -> str:
+        """Where its features write: the target of a transcoder, else the `hookpoint` that it encodes."""
+        return self.target_hookpoint or hookpoint
 
     @property
     def is_control(self) -> bool:
@@ -58,8 +64,8 @@ class FeatureSource(Protocol):
     def firings(self, x: Float[Tensor, "batch d_in"]) -> csc_array:
         """The value of every feature that fires, `[batch features]`."""
 
-    def directions(self, low: int, high: int) -> Float[Tensor, "features d_in"]:
-        """What the features `[low, high)` write, or, for baselines, read."""
+    def directions(self, low: int, high: int) -> Float[Tensor, "features d_out"]:
+        """What the features `[low, high)` write at the hookpoint they write to, or, for baselines, read."""
 
 
 class DictionarySource:
@@ -79,9 +85,9 @@ class DictionarySource:
         return columns
 
     @torch.no_grad()
-    def directions(self, low: int, high: int) -> Float[Tensor, "features d_in"]:
-        """Decoder directions in raw units: what one unit of the feature adds to the activation."""
-        return self.dictionary.W_dec[low:high].detach().float() / self.dictionary.input_scale
+    def directions(self, low: int, high: int) -> Float[Tensor, "features d_out"]:
+        """Decoder directions in raw units: what one unit of the feature adds to the activation, or to a transcoder's target."""
+        return self.dictionary.W_dec[low:high].detach().float() / self.dictionary.decoded_scale
 
 
 class NeuronSource:

@@ -46,6 +46,8 @@ def write_dictionary(
         "subject": store.plan.subject,
         "subject_digest": store.plan.subject_digest,
         "store_digest": store.manifest.digest,
+        "context_length": store.plan.context_length,
+        "dtype": store.plan.dtype,
         "vectors": final["vectors"],
         "dead_fraction": final["dead_fraction"],
         **({"target_hookpoint": config.target_hookpoint} if config.target_hookpoint else {}),

@@ -11,7 +11,8 @@ from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.concepts.labelled import ConceptsConfig, label_tokens, read_labelled
 from sae.concepts.report import concepts_table
-from sae.errors import ConfigError, HookpointError, InputError
+from sae.errors import ConfigError, HookpointError, InputError, PlanError
+from sae.provenance import described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig
 from services.concept_detector import ConceptJob, ConceptOptions, ConceptWorker, detect_concepts
@@ -31,10 +32,10 @@ def dictionary_url(tmp_path_factory):
     return saved(Place(tmp_path_factory.mktemp("topk")), MLP)
 
 
-def saved(place, hookpoint, d_in=32):
+def saved(place, hookpoint, d_in=32, **metadata):
     dictionary = build_dictionary(TopKConfig(d_sae=64, k=4), d_in)
     dictionary.initialize(torch.zeros(d_in), torch.Generator().manual_seed(1))
-    save_dictionary(place, dictionary, {"hookpoint": hookpoint})
+    save_dictionary(place, dictionary, {"hookpoint": hookpoint, **metadata})
     return place.url
 
 
@@ -51,7 +52,7 @@ def config(tmp_path_factory):
 
 def test_a_worker_reads_the_drawn_tokens(subject, config, dictionary_url):
     tokens = label_tokens(read_labelled(config), subject.tokenizer, 32, config)
-    worker = ConceptWorker(ConceptJob(subject.config, MLP, {"topk": dictionary_url}, {}, tokens, sequences_per_forward=4))
+    worker = ConceptWorker(ConceptJob(subject.config, described_dictionaries({"topk": dictionary_url}, "use"), tokens, sequences_per_forward=4))
     neurons, features = worker.run((2, 9))
     chosen = (tokens.rows >= 2) & (tokens.rows < 9)
     whole = subject.activations(torch.from_numpy(tokens.sequences.astype(np.int64)), [MLP])[MLP]
@@ -89,7 +90,14 @@ def test_a_hookpoint_or_a_length_that_the_subject_does_not_have_is_refused(subje
     elsewhere = saved(Place(tmp_path), "blocks.7.mlp.hook_post")
     tokens = label_tokens(read_labelled(config), subject.tokenizer, 32, config)
     with pytest.raises(HookpointError, match=r"blocks\.7"):
-        ConceptWorker(ConceptJob(subject.config, "blocks.7.mlp.hook_post", {"topk": elsewhere}, {}, tokens, 4))
+        ConceptWorker(ConceptJob(subject.config, described_dictionaries({"topk": elsewhere}, "use"), tokens, 4))
     longer = label_tokens(read_labelled(config), subject.tokenizer, 48, config)
     with pytest.raises(InputError, match=r"48 tokens are longer than .* takes \(32\)"):
-        ConceptWorker(ConceptJob(subject.config, MLP, {"topk": dictionary_url}, {}, longer, 4))
+        ConceptWorker(ConceptJob(subject.config, described_dictionaries({"topk": dictionary_url}, "use"), longer, 4))
+
+
+def test_a_dictionary_of_another_subject_is_refused(subject, config, tmp_path):
+    stranger = described_dictionaries({"topk": saved(Place(tmp_path), MLP, subject_digest="f" * 64)}, "use")
+    tokens = label_tokens(read_labelled(config), subject.tokenizer, 32, config)
+    with pytest.raises(PlanError, match=f"'topk' was trained with a subject of the digest 'ffffffffffff', not with .*{subject.digest[:12]}"):
+        ConceptWorker(ConceptJob(subject.config, stranger, tokens, 4))

@@ -188,8 +188,26 @@ def test_a_dictionary_without_a_hookpoint_is_refused(run, tmp_path):
 
 def test_a_store_of_another_subject_is_refused(subject, tiny_corpus, dictionary_urls, tmp_path):
     url = make_store(Place(tmp_path / "store"), subject, tiny_corpus, subject_digest="0" * 64)
-    with pytest.raises(PlanError, match="evaluate with the same model and dtype"):
+    with pytest.raises(PlanError, match=r"made with a subject of the digest '000000000000', not with .*: evaluate with the same model and dtype"):
         EvaluationWorker(EvaluationJob(subject.config, tiny_corpus.place.url, url, MLP, dictionary_urls, sequences_per_forward=4))
+
+
+def test_a_dictionary_of_another_subject_or_store_is_refused(run, tmp_path, subject, store_url):
+    place, store = Place(tmp_path / "stranger"), Store(Place(store_url))
+    own = {"subject_digest": subject.digest, "store_digest": store.manifest.digest}
+    for changes, message in (
+        ({"subject_digest": "17518c8c"}, f"subject '17518c8c', .*made with '{subject.digest[:12]}'"),
+        ({"store_digest": "0"}, "store '0'"),
+    ):
+        some_dictionary(ReluConfig(d_sae=8), place, **(own | changes))
+        with pytest.raises(PlanError, match=message):
+            run(dictionary_urls={"stranger": place.url})
+
+
+def test_another_corpus_than_the_store_s_is_refused(subject, tiny_corpus, dictionary_urls, tmp_path):
+    url = make_store(Place(tmp_path / "store"), subject, tiny_corpus, corpus_digest="0" * 64)
+    with pytest.raises(PlanError, match=f"another corpus .'000000000000'. than .*{tiny_corpus.manifest.digest[:12]}"):
+        evaluate(CONFIG, subject.config, tiny_corpus.place.url, url, dictionary_urls, str(tmp_path / "out"))
 
 
 def test_nothing_to_evaluate_is_an_error(run):

@@ -13,16 +13,19 @@ from sae.checkpoint import load_dictionary, save_dictionary
 from sae.errors import ConfigError, HookpointError, PlanError, WidthError
 from sae.interpretation.controls import ControlsConfig
 from sae.interpretation.passages import passage_ids
-from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, ExampleMix, GraphConfig
+from sae.interpretation.planning import InterpretationJob, all_sources
+from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget, ExampleMix, GraphConfig
+from sae.interpretation.source_directory import LOGITS_KEY, get_table
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
+from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
 from services import interpreter
-from services.interpreter import InterpretationConfig, interpret
+from services.interpreter import InterpretationConfig, ReadingWorker, interpret
 from services.worker_pool import PoolOptions
 
-MLP = "blocks.0.mlp.hook_post"
+MLP, BEFORE, AFTER = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 CONFIG = InterpretationConfig(
     explanation_sequences=300,
     scoring_sequences=40,
@@ -46,14 +49,14 @@ def a_store(place, subject, tiny_corpus):
         subject_digest=subject.digest,
         corpus_digest=tiny_corpus.manifest.digest,
         context_length=32,
-        hookpoints={MLP: 32},
+        hookpoints={name: subject.width(name) for name in (MLP, BEFORE, AFTER)},
         num_sequences=8,
         sequences_per_shard=8,
         special_token_ids=sorted(subject.tokenizer.special_token_ids),
     )
     tokens = tiny_corpus.sequences("train", 0, 8)
     start_store(place, plan)
-    write_shard(place, plan, 0, tokens, subject.activations(torch.from_numpy(tokens.astype(np.int64)), [MLP]))
+    write_shard(place, plan, 0, tokens, subject.activations(torch.from_numpy(tokens.astype(np.int64)), list(plan.hookpoints)))
     finish_store(place, plan)
     return place.url
 
@@ -67,6 +70,15 @@ def some_dictionary(place, d_in=32, hookpoint=MLP):
     dictionary = build_dictionary(TopKConfig(d_sae=48, k=4), d_in)
     dictionary.initialize(torch.zeros(d_in), torch.Generator().manual_seed(0))
     save_dictionary(place, dictionary, {"hookpoint": hookpoint})
+    return place.url
+
+
+def a_transcoder(place, subject, hookpoint):
+    """From a hookpoint to the MLP's output, with two scales that differ."""
+    transcoder = build_dictionary(TopKConfig(d_sae=24, k=4), subject.width(hookpoint), subject.width(AFTER))
+    transcoder.input_scale.fill_(2.16)
+    transcoder.output_scale.fill_(0.27)
+    save_dictionary(place, transcoder, {"hookpoint": hookpoint, "target_hookpoint": AFTER})
     return place.url
 
 
@@ -148,6 +160,19 @@ def test_logit_effects_are_those_of_the_subject(finished, subject):
     assert row["bottom_logits"][0]["effect"] == pytest.approx(effects.min().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("hookpoint", [MLP, BEFORE], ids=["of another width", "of equal width"])
+def test_a_transcoder_writes_at_its_target_in_the_target_s_scale(tmp_path, subject, tiny_corpus, store_url, hookpoint):
+    url = a_transcoder(Place(tmp_path / "transcoder"), subject, hookpoint)
+    _, specs, _ = all_sources(Budget(controls=ControlsConfig(kinds=[])), {"transcoder": url}, Store(Place(store_url)), subject.config)
+    job = InterpretationJob(Budget(), subject.config, tiny_corpus.place.url, store_url, hookpoint, str(tmp_path / "out"), tuple(specs))
+    ReadingWorker(job).run(("logits", 0))
+    found = get_table(job.place("transcoder"), LOGITS_KEY)["top_logits"].to_pylist()
+    dictionary = load_dictionary(url)
+    expected = subject.logit_effects(AFTER, dictionary.W_dec.detach() / 0.27).topk(2)
+    assert [row[0]["token_id"] for row in found] == expected.indices[:, 0].tolist()
+    assert [row[0]["effect"] for row in found] == pytest.approx(expected.values[:, 0].tolist(), rel=1e-5)
+
+
 def without_neighbours(table):
     """Without what depends on which other features are examined."""
     names = [name for name in table.column_names if name not in ("co_firing", "similar", "score_hard")]
@@ -200,10 +225,12 @@ def test_wrong_inputs_are_named(run, tmp_path):
 
 
 @pytest.mark.ray
-def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, tmp_path):
+def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, tmp_path, subject):
     changes = {"graph": GraphConfig(learner="ablation"), "controls": ControlsConfig(kinds=[]), "max_features": 4, "explanation_sequences": 60}
-    assert list(run(tmp_path, CONFIG.model_copy(update=changes))) == ["topk", "neurons"]
-    rows = pq.read_table(tmp_path / "neurons" / "features.parquet").to_pylist()
+    urls = {"topk": some_dictionary(Place(tmp_path / "topk")), "transcoder": a_transcoder(Place(tmp_path / "transcoder"), subject, MLP)}
+    summaries = run(tmp_path / "out", CONFIG.model_copy(update=changes), dictionary_urls=urls)
+    assert {name: summary["num_examined"] for name, summary in summaries.items()} == {"topk": 4, "transcoder": 4, "neurons": 4}
+    rows = pq.read_table(tmp_path / "out" / "neurons" / "features.parquet").to_pylist()
     patterns = [pattern for row in rows if row["patterns"] for pattern in json.loads(row["patterns"])["patterns"]]
     assert patterns
     assert all(pattern["mean"] > 0 for pattern in patterns)

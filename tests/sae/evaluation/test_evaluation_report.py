@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sae.errors import PlanError
+from sae.errors import FailureError, PlanError
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, build_report, finished_report, write_report
 from sae.storage import Place
@@ -44,6 +44,13 @@ def test_densities_lie_beside_it(written):
     assert table["feature"].to_pylist() == list(range(64))
     assert table["tokens_fired"].to_pylist() == sparsity.fired.tolist()
     assert table["density"].to_pylist() == sparsity.density.tolist()
+
+
+def test_a_figure_that_is_no_number_names_the_dictionary(subject, tokens, rough):
+    sums = evaluate_sequences(subject, MLP, {"rough": rough}, torch.zeros(32), tokens, 0)["rough"]
+    sums.downstream.losses.spliced[0] = np.nan
+    with pytest.raises(FailureError, match="'rough' cannot be measured: .* is nan, expected a finite number.*subject.dtype=float32"):
+        build_report("rough", rough, MLP, sums, INPUTS)
 
 
 def test_there_is_no_report_before_it_is_written(tmp_path):

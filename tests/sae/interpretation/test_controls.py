@@ -7,6 +7,9 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
+from sae.architectures.config import TopKConfig
+from sae.architectures.registry import build_dictionary
+from sae.checkpoint import save_dictionary
 from sae.errors import ConfigError
 from sae.interpretation.comparison import bootstrap_medians, comparison_table, write_comparison
 from sae.interpretation.controls import FIT_KEY, RandomDictionarySource, fit_control, fitted_source, random_directions, spread_rows
@@ -113,9 +116,9 @@ def test_a_random_dictionary_keeps_the_k_largest_of_its_random_directions(x):
 
 
 def test_controls_are_as_many_and_as_wide_as_the_budget_says(tmp_path):
-    Place(tmp_path).put_json("config.json", {"config": {"d_sae": 4096, "k": 20}})
+    dictionary = save_dictionary(Place(tmp_path), build_dictionary(TopKConfig(d_sae=4096, k=20), 8), {})
     budget = Budget.parse({"controls": {"kinds": ["random_directions", "pca", "random_dictionary"], "num_features": 10}})
-    specs = {spec.name: spec for spec in control_sources(budget, 8, Place(tmp_path))}
+    specs = {spec.name: spec for spec in control_sources(budget, 8, dictionary)}
     assert {name: len(examined_features(spec, None, 0)) for name, spec in specs.items()} == {
         "neurons": 8, "random_directions": 10, "pca": 8, "random_dictionary": 10,
     }  # fmt: skip
