@@ -3,6 +3,7 @@
 Ranges are the same however many workers there are and are added in their order, so the figures do not depend on the workers.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from sae.corpus.packing import TokenCorpus
 from sae.errors import FailureError, WidthError
 from sae.evaluation.breakdown import worst_count
 from sae.evaluation.passes import evaluate_sequences
-from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, build_report, finished_report, write_report
+from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, Measured, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
 from sae.kernels.candidates import fastest_dtype
 from sae.provenance import check_corpus, check_dictionaries, check_subject, check_tokenizer, described_dictionaries
@@ -113,21 +114,33 @@ def evaluate(
         dictionaries = load_dictionaries(missing, hookpoint, target_hookpoints, store.width)
         token_texts = load_tokenizer(subject).token_texts
         sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
-        unmeasured: list[FailureError] = []
-        for name, dictionary in dictionaries.items():
-            try:
-                measured = build_report(name, dictionary, hookpoint, sums[name], inputs[name], target_hookpoints.get(name))
-            except FailureError as error:  # the others' figures are whole
-                unmeasured.append(error)
-                continue
-            write_report(output, measured, corpus, token_texts)
-            reports[name] = measured.report
-        if unmeasured:
-            raise unmeasured[0]
+        reports |= _written(job, dictionaries, sums, inputs, functools.partial(write_report, output, corpus=corpus, token_texts=token_texts))
     finished = {name: report for name, report in reports.items() if report is not None}
     if monitor:
         _export(monitor, finished)
     return finished
+
+
+def _written(
+    job: EvaluationJob,
+    dictionaries: dict[str, Dictionary],
+    sums: dict[str, EvaluationSums],
+    inputs: dict[str, EvaluationInputs],
+    write: Callable[[Measured], None],
+) -> dict[str, EvaluationReport]:
+    """Write the report of each dictionary. One that cannot be measured does not cost the others theirs."""
+    reports, failures = {}, list[FailureError]()
+    for name, dictionary in dictionaries.items():
+        try:
+            measured = build_report(name, dictionary, job.hookpoint, sums[name], inputs[name], job.target_hookpoints.get(name))
+        except FailureError as error:
+            failures.append(error)
+            continue
+        write(measured)
+        reports[name] = measured.report
+    if failures:
+        raise failures[0]
+    return reports
 
 
 class EvaluationWorker:
