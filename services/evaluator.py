@@ -114,7 +114,8 @@ def evaluate(
         dictionaries = load_dictionaries(missing, hookpoint, target_hookpoints, store.width)
         token_texts = load_tokenizer(subject).token_texts
         sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
-        reports |= _written(job, dictionaries, sums, inputs, functools.partial(write_report, output, corpus=corpus, token_texts=token_texts))
+        write = functools.partial(write_report, output, corpus=corpus, token_texts=token_texts, subject=subject)
+        reports |= _written(job, dictionaries, sums, inputs, write)
     finished = {name: report for name, report in reports.items() if report is not None}
     if monitor:
         _export(monitor, finished)

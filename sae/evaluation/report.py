@@ -31,10 +31,12 @@ from sae.evaluation.accumulators import Sums
 from sae.evaluation.breakdown import CONTEXT_TOKENS, LOSS_EDGES, WorstPredictions, worst_count
 from sae.evaluation.downstream import DownstreamFigures, DownstreamSums
 from sae.evaluation.reconstruction import ReconstructionFigures, ReconstructionSums
-from sae.evaluation.saebench import saebench_output
+from sae.evaluation.saebench import MeasuredOn, saebench_output
 from sae.evaluation.sparsity import SparsityFigures, SparsitySums
 from sae.evaluation.weights import DensityClusters, FeatureWeights, density_clusters, feature_weights, ultra_low_features
+from sae.public_names import public_dataset, public_name
 from sae.storage import Place
+from sae.subject import SubjectConfig
 
 CONTEXTS_AT_ONCE = 4096  # worst predictions whose sequences are read together
 
@@ -130,7 +132,7 @@ def _measured(
     return Measured(report, sums, weights, ultra_low)
 
 
-def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str]) -> None:
+def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str], subject: SubjectConfig) -> None:
     """Write the tables and then the report.
 
     Args:
@@ -138,6 +140,7 @@ def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_te
         measured: what was measured.
         corpus: whose held-out sequences were measured, for the contexts of the worst predictions.
         token_texts: what each token of the subject model shows as.
+        subject: the subject model as it ran.
     """
     report, sums = measured.report, measured.sums
     worst = sums.downstream.worst.limited(worst_count(report.num_predictions))
@@ -147,7 +150,11 @@ def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_te
     place.put(f"{report.name}.worst.arrow", _ipc(_worst_columns(worst, corpus, token_texts)))
     resolved = report.model_dump(mode="json")
     tokens_run = report.num_sequences * (report.context_length or 0)
-    place.put_json(f"saebench/{report.name}.saebench.json", saebench_output(resolved, sums.sparsity, measured.weights, tokens_run))
+    model_name = (public_name(subject.model, report.inputs.subject_digest) or subject.model) + (
+        "" if subject.shuffle_seed is None else f" with shuffled weights, seed {subject.shuffle_seed}"
+    )
+    measured_on = MeasuredOn(model_name, subject.dtype, public_dataset(corpus.manifest.config.text, report.inputs.corpus_digest))
+    place.put_json(f"saebench/{report.name}.saebench.json", saebench_output(resolved, sums.sparsity, measured.weights, tokens_run, measured_on))
     place.put_json(f"{report.name}.json", resolved)
 
 

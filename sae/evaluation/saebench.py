@@ -1,12 +1,14 @@
 """The figures of an evaluation in the JSON layout of SAEBench's core evaluation, so that its tools and tables can read them.
 
 Reference: github.com/adamkarvonen/SAEBench, sae_bench/evals/core (eval_output.py names the fields, main.py defines them; Karvonen et al.
-2025, arXiv 2503.09532). Where ours differ: `explained_variance` is one minus FVU over the whole set, while theirs averages a ratio over
-tokens (that one is in `eval_result_unstructured`); `mse` is summed over d_in and averaged over tokens; what is not defined is -1, as there.
+2025, arXiv 2503.09532). Where ours differ: `explained_variance` is one minus FVU over the whole set; `explained_variance_legacy`, which averages
+a ratio over tokens, takes the mean of the store and not that of a batch; `mse` is summed over d_in and averaged over tokens. What is not
+defined is -1, as there. The file passes the classes of sae-bench 0.6.0, which a test shows.
 """
 
 import time
 import uuid
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,24 @@ from sae.storage import sha256_hex, to_json
 UNDEFINED = -1.0
 
 
-def saebench_output(report: dict[str, Any], sparsity: SparsitySums, weights: FeatureWeights, tokens_run: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MeasuredOn:
+    """Model and text of an evaluation, under names by which tables can group them.
+
+    Attributes:
+        model_name: name of the hub, or last part of a path with a digest.
+        llm_dtype: precision the model ran in.
+        dataset: name of the text.
+    """
+
+    model_name: str
+    llm_dtype: str
+    dataset: str
+
+
+def saebench_output(
+    report: dict[str, Any], sparsity: SparsitySums, weights: FeatureWeights, tokens_run: int, measured_on: MeasuredOn
+) -> dict[str, Any]:
     """One object of SAEBench's core schema.
 
     Args:
@@ -26,10 +45,11 @@ def saebench_output(report: dict[str, Any], sparsity: SparsitySums, weights: Fea
         sparsity: the sums behind it.
         weights: of the dictionary.
         tokens_run: tokens the model was run on, special ones included, as SAEBench counts them.
+        measured_on: model and text.
     """
     return {
         "eval_type_id": "core",
-        "eval_config": _config(report),
+        "eval_config": _config(report, measured_on),
         "eval_id": str(uuid.uuid5(uuid.NAMESPACE_URL, sha256_hex(to_json(report["inputs"])))),
         "datetime_epoch_millis": int(time.time() * 1000),
         "eval_result_metrics": _metrics(report, sparsity.density, weights, tokens_run),
@@ -39,18 +59,15 @@ def saebench_output(report: dict[str, Any], sparsity: SparsitySums, weights: Fea
         "sae_lens_release_id": "monosem",
         "sae_lens_version": None,
         "sae_cfg_dict": {key: report[key] for key in ("architecture", "d_in", "d_sae", "k")} | {"hook_name": report["hookpoint"]},
-        "eval_result_unstructured": {"explained_variance_per_token": report["explained_variance_per_token"], "monosem": report},
+        "eval_result_unstructured": {"monosem": report},
     }
 
 
-def _config(report: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model_name": report["inputs"]["subject_digest"],
-        "llm_dtype": "float32",
+def _config(report: dict[str, Any], measured_on: MeasuredOn) -> dict[str, Any]:
+    return asdict(measured_on) | {
         "batch_size_prompts": report["num_sequences"],
         "n_eval_reconstruction_batches": 1,
         "n_eval_sparsity_variance_batches": 1,
-        "dataset": report["inputs"]["corpus_digest"],
         "context_size": report["context_length"],
         "compute_kl": True,
         "compute_ce_loss": True,
@@ -80,6 +97,7 @@ def _metrics(report: dict[str, Any], density: np.ndarray, weights: FeatureWeight
         },
         "reconstruction_quality": {
             "explained_variance": report["explained_variance"],
+            "explained_variance_legacy": report["explained_variance_per_token"],
             "mse": report["mean_squared_error"],
             "cossim": report["cosine"],
         },

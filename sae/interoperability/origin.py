@@ -1,16 +1,14 @@
 """What is known of a dictionary: what its directory holds, and what the run around it measured."""
 
-import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from sae.dictionary_record import CONFIG_KEY
+from sae.public_names import public_name
 from sae.storage import Place
 
 Json = dict[str, Any]
 RUN_DIRECTORY = "dictionaries"
-SHOWN_DIGEST = 12
 
 
 @dataclass(frozen=True)
@@ -46,22 +44,6 @@ class Origin:
         parts = str(known["hookpoint"]).split(".")
         known["layer"] = int(parts[1]) if parts[0] == "blocks" and len(parts) > 1 and parts[1].isdigit() else None
         return known
-
-
-def public_name(subject: Any, digest: Any) -> str | None:
-    """The name of a model as others can know it: of a path only its last part is left, with the digest of the weights.
-
-    Args:
-        subject: a name of the hub, `embedded`, a path or a URL.
-        digest: SHA-256 of the weights.
-    """
-    if not isinstance(subject, str) or not subject.strip():
-        return None
-    is_path = subject.startswith((".", "/", "~")) or "\\" in subject or ":" in subject or subject.count("/") > 1 or os.path.isdir(subject)
-    if not is_path:
-        return subject
-    name = re.split(r"[/\\:]", subject.rstrip("/\\"))[-1].strip(".~") or "local-model"
-    return f"{name}@{digest[:SHOWN_DIGEST]}" if isinstance(digest, str) and digest else name
 
 
 def origin_of(dictionary: Place) -> Origin:

@@ -19,7 +19,7 @@ INPUTS = EvaluationInputs(subject_digest="s", corpus_digest="c", store_digest="a
 def written(subject, tokens, rough, tiny_corpus, tmp_path):
     sums = evaluate_sequences(subject, MLP, {"rough": rough}, torch.zeros(32), tokens, 0)["rough"]
     measured = build_report("rough", rough, MLP, sums, INPUTS)
-    write_report(Place(tmp_path), measured, tiny_corpus, subject.tokenizer.token_texts)
+    write_report(Place(tmp_path), measured, tiny_corpus, subject.tokenizer.token_texts, subject.config)
     return Place(tmp_path), measured.report, sums
 
 
@@ -92,7 +92,7 @@ def test_the_worst_percent_of_predictions_are_named(written, subject):
 def test_the_worst_stand_where_the_corpus_has_them(subject, tiny_corpus, rough, tmp_path):
     tokens = torch.from_numpy(tiny_corpus.sequences("held_out", 3, 11).astype(np.int64))
     sums = evaluate_sequences(subject, MLP, {"rough": rough}, torch.zeros(32), tokens, 3)["rough"]
-    write_report(Place(tmp_path), build_report("rough", rough, MLP, sums, INPUTS), tiny_corpus, subject.tokenizer.token_texts)
+    write_report(Place(tmp_path), build_report("rough", rough, MLP, sums, INPUTS), tiny_corpus, subject.tokenizer.token_texts, subject.config)
     for row in read(Place(tmp_path), "worst").to_pylist():
         sequence = tiny_corpus.sequences("held_out", row["sequence"], row["sequence"] + 1)[0]
         assert (sequence[row["position"]], sequence[row["position"] + 1]) == (row["token_id"], row["next_token_id"])
@@ -104,7 +104,7 @@ def test_the_worst_stand_where_the_corpus_has_them(subject, tiny_corpus, rough, 
 SAEBENCH = {
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
     "model_performance_preservation": ("ce_loss_score", "ce_loss_with_ablation", "ce_loss_with_sae", "ce_loss_without_sae"),
-    "reconstruction_quality": ("explained_variance", "mse", "cossim"),
+    "reconstruction_quality": ("explained_variance", "explained_variance_legacy", "mse", "cossim"),
     "shrinkage": ("l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias"),
     "sparsity": ("l0", "l1"),
     "token_stats": ("total_tokens_eval_reconstruction", "total_tokens_eval_sparsity_variance"),
@@ -157,6 +157,7 @@ def test_the_figures_are_exported_as_saebench_has_them(written):
         (divergence.zero_ablated - divergence.mean) / divergence.zero_ablated
     )
     assert metrics["reconstruction_quality"]["explained_variance"] == pytest.approx(1 - report.fvu)
+    assert metrics["reconstruction_quality"]["explained_variance_legacy"] == report.explained_variance_per_token
     density = sums.sparsity.density
     assert metrics["misc_metrics"]["normalized_freq_over_10_percent"] == pytest.approx(density[density > 0.1].sum() / density.sum())
     assert metrics["misc_metrics"]["frac_alive"] == pytest.approx((density > 0).mean())

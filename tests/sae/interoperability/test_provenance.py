@@ -12,7 +12,6 @@ from sae.checkpoint import save_dictionary
 from sae.errors import InputError
 from sae.interoperability.exchange import LAYOUTS, export_dictionary, import_dictionary
 from sae.interoperability.hookpoint_names import in_transformer_lens
-from sae.interoperability.origin import public_name
 from sae.storage import Place
 
 POINT = "blocks.3.hook_resid_post"
@@ -121,23 +120,6 @@ class TestWhereNoDictionaryIs:
 
 
 class TestExport:
-    @pytest.mark.parametrize(
-        ("subject", "name"),
-        [
-            ("EleutherAI/pythia-70m", "EleutherAI/pythia-70m"),
-            ("gpt2", "gpt2"),
-            ("embedded", "embedded"),
-            ("/home/ann/models/m1/", "m1@17518c8c0000"),
-            ("~/m1", "m1@17518c8c0000"),
-            ("s3://bucket/ann/m1", "m1@17518c8c0000"),
-            ("C:\\Users\\ann\\m1", "m1@17518c8c0000"),
-            ("", None),
-            (None, None),
-        ],
-    )
-    def test_a_path_becomes_its_last_part_and_the_digest(self, subject, name):
-        assert public_name(subject, "17518c8c0000ffff") == name
-
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_no_path_of_this_machine_is_in_it(self, tmp_path, layout):
         model = tmp_path / "secret-folder" / "m1"
