@@ -19,6 +19,7 @@ from torch import Tensor
 from sae.architectures.base import Dictionary
 from sae.errors import InputError
 from sae.interoperability.provenance import Provenance
+from sae.tensor_files import LARGEST
 
 Rule = Literal["relu", "topk", "jumprelu", "gated"]
 VECTORS: dict[str, tuple[str, ...]] = {
@@ -29,8 +30,7 @@ VECTORS: dict[str, tuple[str, ...]] = {
 }
 
 
-LARGEST_WEIGHT = 1e10  # squares of products of two such weights, summed over an activation, stay below float32's 3e38
-LARGEST = {"threshold": 3e38, "r_mag": 40.0}  # a threshold is only compared; exp(r_mag) is multiplied
+LARGEST_OF = {"threshold": 3e38, "r_mag": 40.0}  # a threshold is only compared; exp(r_mag) is multiplied
 # How each architecture of ours chooses features once it is trained. BatchTopK then has one threshold for all features.
 RULES: dict[str, Rule] = {
     "relu": "relu",
@@ -141,7 +141,7 @@ class RawForm:
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise InputError(f"{where}: {name} holds NaN or infinity, so no feature could be trusted. Use another checkpoint")
-            if (largest := tensor.abs().max().item()) > LARGEST.get(name, LARGEST_WEIGHT):
+            if (largest := tensor.abs().max().item()) > LARGEST_OF.get(name, LARGEST):
                 raise InputError(f"{where}: {name} holds values up to {largest:.3g}, with which float32 overflows. Use another checkpoint")
         if self.rule == "topk" and (self.k is None or not 1 <= self.k <= d_sae):
             raise InputError(f"{where}: k is {self.k!r}, expected a whole number from 1 to {d_sae}. Correct its configuration")

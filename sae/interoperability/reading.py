@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Shaped
-from safetensors.torch import load
 from torch import Tensor
 
 from sae.errors import InputError
 from sae.storage import Place, parse_json
+from sae.tensor_files import load_tensors, read_header
 
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 2**22
@@ -73,14 +73,11 @@ def read_safetensors(
     """
     where = place.path(key)
     data = read_weights(place, key, sizes)
-    try:
-        tensors = load(data)
-    except Exception as error:  # noqa: BLE001 - a damaged header meets errors of many kinds in safetensors and torch
-        raise InputError(f"{where} is not a whole safetensors file ({' '.join(str(error).split())[:120]}). Copy it again") from None
-    refuse_other_names(tensors, names, where, optional)
-    for name, tensor in tensors.items():
-        refuse_unless_floating(tensor, where, name)
-    return tensors
+    header, _ = read_header(data, where)
+    refuse_other_names(header, names, where, optional)
+    for name, described in header.items():
+        refuse_unless_floating(described.dtype, where, name)
+    return load_tensors(data, where)
 
 
 def refuse_other_names(found: Collection[str], expected: set[str], where: str, optional: Collection[str] = ()) -> None:
@@ -97,14 +94,14 @@ def refuse_other_names(found: Collection[str], expected: set[str], where: str, o
         raise InputError(f"{where} {' and '.join(phrases)}. Expected: {', '.join(sorted(expected))}. It is of another architecture or version")
 
 
-def refuse_unless_floating(tensor: Shaped[Tensor, "..."], where: str, name: str) -> None:
+def refuse_unless_floating(dtype: torch.dtype, where: str, name: str) -> None:
     """Refuse whole numbers, complex numbers and eight-bit floats.
 
     Raises:
         InputError: naming tensor and type.
     """
-    if tensor.dtype not in PRECISIONS.values():
-        raise InputError(f"{where}: {name[:SHOWN]} is of type {tensor.dtype}, expected floating-point weights of 16 to 64 bits. Convert it first")
+    if dtype not in PRECISIONS.values():
+        raise InputError(f"{where}: {name[:SHOWN]} is of type {dtype}, expected floating-point weights of 16 to 64 bits. Convert it first")
 
 
 def in_precision(tensors: Mapping[str, Shaped[Tensor, "..."]], dtype: torch.dtype | None = None) -> dict[str, Float[Tensor, "..."]]:

@@ -40,7 +40,7 @@ def tensors_of_archive(data: bytes, where: str) -> dict[str, Shaped[Tensor, "...
         )
         whole = not tensor.is_floating_point() and not tensor.is_complex()
         if not (whole and name in ("k", "group_sizes")):
-            refuse_unless_floating(tensor, where, name)
+            refuse_unless_floating(tensor.dtype, where, name)
     return tensors
 
 
