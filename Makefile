@@ -7,19 +7,22 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers triton swift system-tools quickstart test bench chaos fuzz lint types layers pytest format constraints clean frontier
+.PHONY: help install install-test peers triton tools swift system-tools quickstart test bench chaos fuzz lint types layers pytest format constraints locks sbom licences clean frontier
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.venv/installed: pyproject.toml constraints.txt
+# Every package is compared with the digest of its lock; the package itself is built with the locked setuptools.
+LOCKED := install -q --disable-pip-version-check --require-hashes --no-deps
+.venv/installed: pyproject.toml deploy/install.sh deploy/locks/runtime.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Monosem needs Python 3.11 or newer, found %d.%d: set PYTHON=…" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	deploy/install.sh $(BIN)/python runtime
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/installed-test: .venv/installed
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+.venv/installed-test: .venv/installed deploy/locks/test.txt
+	$(BIN)/pip $(LOCKED) --no-build-isolation -r deploy/locks/test.txt
 	@touch $@
 
 install: .venv/installed  ## make .venv with the pinned dependencies
@@ -27,28 +30,28 @@ install: .venv/installed  ## make .venv with the pinned dependencies
 install-test: .venv/installed-test
 
 # Everything but peers.txt is that of .venv, which stands behind their own packages on the path; relative, so that the checkout may move.
-.venv-peers/installed: tests/benchmarks/peers.txt | .venv/installed-test
+.venv-peers/installed: deploy/locks/peers.txt | .venv/installed-test
 	rm -rf .venv-peers
 	$(BIN)/python -m venv --without-pip .venv-peers
-	$(BIN)/pip --python .venv-peers/bin/python install -q --disable-pip-version-check --no-deps -r tests/benchmarks/peers.txt
+	$(BIN)/pip --python .venv-peers/bin/python $(LOCKED) -r deploy/locks/peers.txt
 	@for own in .venv-peers/lib/python3.*/site-packages; do echo "../../../../.venv/$${own#.venv-peers/}" > "$$own/zz-monosem.pth"; done
 	@touch $@
 
 peers: .venv-peers/installed  ## make .venv-peers with SAELens, dictionary_learning and sparsify, for benchmarks and tests beside them
 
 # Apart from .venv: there torch and the peers would take Triton up, which without a GPU only interprets.
-.venv-triton/installed: tests/sae/kernels/triton.txt | .venv/installed-test
+.venv-triton/installed: deploy/locks/triton.txt | .venv/installed-test
 	rm -rf .venv-triton
 	$(BIN)/python -m venv --without-pip .venv-triton
-	$(BIN)/pip --python .venv-triton/bin/python install -q --disable-pip-version-check --no-deps -r tests/sae/kernels/triton.txt
+	$(BIN)/pip --python .venv-triton/bin/python $(LOCKED) -r deploy/locks/triton.txt
 	@for own in .venv-triton/lib/python3.*/site-packages; do echo "../../../../.venv/$${own#.venv-triton/}" > "$$own/zz-monosem.pth"; done
 	@touch $@
 
 triton: .venv-triton/installed  # Triton's interpreter, which checks the GPU's kernels on any machine
 
-.venv-swift/installed: tests/servers/swift.txt
+.venv-swift/installed: deploy/locks/swift.txt
 	$(PYTHON) -m venv .venv-swift
-	.venv-swift/bin/pip install -q --disable-pip-version-check -r tests/servers/swift.txt
+	.venv-swift/bin/pip $(LOCKED) -r deploy/locks/swift.txt
 	@touch $@
 
 swift: .venv-swift/installed  # a real S3 server for the tests, in its own environment
@@ -66,7 +69,7 @@ system-tools: .tools/prometheus  # headless Chromium and Prometheus for the test
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
 	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
 
-test: install-test swift peers triton system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
+test: install-test swift peers triton tools system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
 
 lint:
 	$(BIN)/ruff format --check .
@@ -100,6 +103,23 @@ frontier: install  ## L0 against FVU and loss recovered of every architecture: r
 
 clean:  ## remove what quickstart wrote
 	rm -rf runs/quickstart
+
+.venv-tools/installed: deploy/locks/tools.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip $(LOCKED) -r deploy/locks/tools.txt
+	@touch $@
+
+tools: .venv-tools/installed  # what makes locks, bill of materials and licences
+
+locks: .venv-tools/installed  # after a change of constraints.txt or of a list of requirements: deploy/locks
+	.venv-tools/bin/python deploy/lock.py
+
+sbom: install .venv-tools/installed  ## a bill of materials of the installed packages in CycloneDX's format: build/monosem.cdx.json
+	@mkdir -p build
+	.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/monosem.cdx.json .venv
+
+licences: install .venv-tools/installed  # what is installed, under which licence: docs/licences.md
+	.venv-tools/bin/python deploy/licences.py
 
 constraints:  # pin what a fresh environment resolves to (after a change of dependencies), and lock the embedded corpus to it
 	{ echo "# Pinned versions of everything, so that every machine installs the same and the embedded corpus is the same text."; \
