@@ -345,3 +345,22 @@ class TestMonitoring:
 def test_the_icon_is_a_drawing():
     icon = yaml.safe_load((CHART / "Chart.yaml").read_text())["icon"]
     assert base64.b64decode(icon.split(",", 1)[1]).startswith(b"<svg")
+
+
+class TestMonitorsThatNoPrometheusWouldSelect:
+    """kube-prometheus-stack selects monitors and rules by a label, and says nothing of those without it."""
+
+    @pytest.mark.parametrize("kind", ["podMonitor", "rules"])
+    def test_the_notes_warn_of_one_without_a_label(self, kind):
+        assert "WARNING: metrics.podMonitor.labels or metrics.rules.labels is empty" in rendered_text({"metrics": {kind: {"enabled": True}}})
+
+    def test_no_word_where_the_label_is_set_or_nothing_is_asked_for(self):
+        labelled = {"enabled": True, "labels": {"release": "prometheus"}}
+        for values in ({}, {"metrics": {"podMonitor": labelled, "rules": labelled}}):
+            assert "WARNING" not in rendered_text(values)
+
+    def test_the_example_that_enables_them_sets_their_labels(self):
+        found = [each for name in ("cpu-only", "one-gpu", "spot-fleet") for each in example(name).get("metrics", {}).items()]
+        enabled = [each for name, each in found if name in ("podMonitor", "rules") and each["enabled"]]
+        assert enabled
+        assert all(each["labels"] for each in enabled)
