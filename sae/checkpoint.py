@@ -33,11 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingState:
-    """Everything that a run needs to go on after `step` steps."""
+    """Everything that a run needs to resume after `step` steps; `where` is its file, once it was read."""
 
     step: int
     tensors: dict[str, Shaped[Tensor, "..."]]
     values: dict[str, Any]
+    where: str = "a training state"
 
 
 def save_dictionary(place: Place, dictionary: Dictionary, metadata: dict[str, Any]) -> DictionaryRecord:
@@ -130,7 +131,7 @@ def _parsed_state(data: bytes, step: int, where: str) -> TrainingState:
     tensors = load_tensors(data, where)
     if problem := unusable_tensor(tensors, largest=torch.finfo(torch.float32).max):
         raise InputError(f"{where}: {problem}. Delete it: training resumes from the state before it")
-    return TrainingState(step, tensors, values)
+    return TrainingState(step, tensors, values, where)
 
 
 def delete_states(place: Place) -> None:

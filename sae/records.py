@@ -4,13 +4,15 @@ A reader gets exactly what was written or one error that names the file and the 
 here refuse missing, unknown and mistyped fields, also where someone edited an object and computed its digest again.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from sae.config import Config
-from sae.errors import InputError
-from sae.storage import Place, to_json
+from sae.errors import CorruptObjectError, InputError
+from sae.storage import Place, sha256_hex, to_json
 
 MAX_SHOWN = 80  # characters of a wrong value in a message
 
@@ -34,7 +36,11 @@ def get_record(place: Place, key: str, kind: type[R]) -> R:
         InputError: there is none, it is not JSON, or a field is missing, unknown or of a wrong type.
         CorruptObjectError: it was changed after it was written.
     """
-    return as_record(kind, place.get_sealed(key), place.path(key))
+    content, where = place.get_sealed(key), place.path(key)
+    record = as_record(kind, content, where)
+    if absent := _absent_field(content, record.model_dump(mode="json")):
+        raise InputError(f"{where} is not what this version writes: field {absent} is missing. Run the stage that writes it again")
+    return record
 
 
 def as_record(kind: type[R], content: Any, where: str) -> R:
@@ -56,6 +62,69 @@ def as_record(kind: type[R], content: Any, where: str) -> R:
         problems = error.errors()
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{where} is not what this version writes: {_phrase(problems[0])}{more}. Run the stage that writes it again") from None
+
+
+def check_name(found: str, expected: str, where: str) -> None:
+    """Refuse a record that lies where another one belongs.
+
+    Raises:
+        CorruptObjectError: the name in the record is not that of its directory or file.
+    """
+    if found != expected:
+        raise CorruptObjectError(f"{where} is of {found[:MAX_SHOWN]!r}, and its place is that of {expected!r}. Copy the right one there")
+
+
+def digests_of(place: Place, keys: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of objects, by key."""
+    return {key: sha256_hex(place.open_buffer(key)) for key in keys}
+
+
+def check_objects(place: Place, digests: Mapping[str, str], said_by: str) -> None:
+    """Refuse objects that are not those a record names.
+
+    Args:
+        place: where they lie.
+        digests: SHA-256 of each by key.
+        said_by: URL of the record, for the message.
+
+    Raises:
+        CorruptObjectError: an object was changed or lost.
+    """
+    for key, digest in digests.items():
+        open_proved(place, key, digest, said_by)
+
+
+def open_proved(place: Place, key: str, digest: str | None, said_by: str) -> pa.Buffer:
+    """An object whose SHA-256 is the one that a record names.
+
+    Raises:
+        CorruptObjectError: it was changed or lost, or the record does not name it.
+    """
+    again = "Copy both again, or run the stage that writes them again"
+    if digest is None:
+        raise CorruptObjectError(f"{said_by} does not name {place.path(key)}: it is of another run. {again}")
+    try:
+        buffer = place.open_buffer(key)
+    except InputError:
+        raise CorruptObjectError(f"{place.path(key)} is missing, and {said_by} names it. {again}") from None
+    if (found := sha256_hex(buffer)) != digest:
+        raise CorruptObjectError(f"{place.path(key)} has the digest {found[:12]}…, and {said_by} names {digest[:12]!r}. {again}")
+    return buffer
+
+
+def _absent_field(content: Any, whole: Any) -> str | None:
+    """The path of the first field that a record would have filled with a default."""
+    if isinstance(whole, dict) and isinstance(content, dict):
+        for name, value in whole.items():
+            if name not in content:
+                return str(name)
+            if inner := _absent_field(content[name], value):
+                return f"{name}.{inner}"
+    if isinstance(whole, list) and isinstance(content, list):
+        for number, (found, value) in enumerate(zip(content, whole, strict=False)):
+            if inner := _absent_field(found, value):
+                return f"{number}.{inner}"
+    return None
 
 
 def _phrase(problem: Any) -> str:

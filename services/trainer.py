@@ -22,7 +22,7 @@ from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.config import TrainingConfig
 from sae.training.engine import train
-from sae.training.result import RESULT_KEY
+from sae.training.records import RESULT_KEY
 from services.actors import WORKER_ENVIRONMENT
 from services.devices import GpuProbe
 from services.failure import final_error

@@ -1,6 +1,5 @@
 """One dictionary on its way through training: a step, its log, its saved state. The loop that feeds it is `sae.training`."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from sae.training.divergence import FACTOR, WINDOWS, check_losses, divergence, d
 from sae.training.gradients import clip_gradients, sum_gradients
 from sae.training.log import LogWindow
 from sae.training.optimization import build_optimizer, learning_rate, set_learning_rate
+from sae.training.records import EVENTS_KEY, LOG_KEY
 from sae.training.resampling import InputSource, ResamplingConfig, resample, seeded_generator
 from sae.training.sharding import all_features
 from sae.training.state import Parts, Progress, state_of, take_up
 from sae.training.weight_average import WeightAverage
 
-LOG_KEY = "training.jsonl"
-EVENTS_KEY = "events.jsonl"
 SMALLEST_DEVIATION = 1e-30  # a batch without variance has no FVU
 
 
@@ -46,11 +44,6 @@ class Schedule:
     batch_size: int
     log_every: int
     dead_window_vectors: int
-
-
-def read_log(place: Place) -> list[dict[str, Any]]:
-    """The log rows that lie beside a dictionary."""
-    return [json.loads(line) for line in place.get(LOG_KEY).splitlines()]
 
 
 class DictionaryRun:

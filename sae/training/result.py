@@ -1,7 +1,6 @@
 """What a finished dictionary leaves: its weights, and a result that says where it comes from and how it ended."""
 
 import platform
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,12 +8,12 @@ from torch import Tensor
 
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
+from sae.records import digests_of, put_record
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.dictionary_run import DictionaryRun
 from sae.training.inputs import TrainingInputs
-
-RESULT_KEY = "result.json"
+from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, FoundCoefficient, TrainingResult
 
 
 def write_dictionary(
@@ -23,9 +22,9 @@ def write_dictionary(
     weights: dict[str, Float[Tensor, "..."]],
     store: Store,
     inputs: TrainingInputs,
-    search: dict[str, Any] | None,
+    search: FoundCoefficient | None,
 ) -> None:
-    """Write the dictionary, then `result.json`, without which it counts as unfinished.
+    """Write the dictionary, then `result.json`, without which it counts as unfinished. The logs are there.
 
     Args:
         place: the dictionary's own directory.
@@ -52,7 +51,9 @@ def write_dictionary(
         "dead_fraction": final["dead_fraction"],
         **({"target_hookpoint": config.target_hookpoint} if config.target_hookpoint else {}),
     }
+    record = save_dictionary(place, dictionary, origin)
     result = {
+        "target_hookpoint": None,
         **origin,
         "architecture": dictionary.architecture,
         "d_in": dictionary.d_in,
@@ -64,7 +65,8 @@ def write_dictionary(
         "read_seconds": inputs.seconds,
         "seed": config.seed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        **({"target_l0": {key: search[key] for key in ("coefficient", "l0", "wanted", "rounds")}} if search else {}),
+        "target_l0": search,
+        "dictionary_digest": record.digest,
+        "logs": digests_of(place, (LOG_KEY, EVENTS_KEY)),
     }
-    save_dictionary(place, dictionary, origin)
-    place.put_json(RESULT_KEY, result)
+    put_record(place, RESULT_KEY, TrainingResult.parse(result))

@@ -5,14 +5,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Int, Shaped
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.checkpoint import TrainingState
+from sae.errors import InputError
 from sae.parallel import Workers
+from sae.records import Record, as_record
+from sae.tensor_files import TensorShape, first_difference, shapes_of
 from sae.training.dead_features import DeadFeatureTracker
 from sae.training.log import LogWindow
 from sae.training.optimization import MOMENTS
+from sae.training.records import Event, LogRow
 from sae.training.sharding import all_features, own_features
 from sae.training.weight_average import WeightAverage
 
@@ -86,9 +91,63 @@ def state_of(parts: Parts, plan: dict[str, Any], workers: Workers) -> TrainingSt
     return TrainingState(progress.step, tensors, values)
 
 
+class WindowValues(Record):
+    """What was measured since the last log row."""
+
+    vectors: NonNegativeInt
+    sums: dict[str, float]
+
+
+class StateValues(Record):
+    """The values of a training state that are no tensors."""
+
+    plan: dict[str, Any]
+    window: WindowValues
+    resampled_at: NonNegativeInt
+    first_fvu: NonNegativeFloat
+    seconds: NonNegativeFloat
+    rows: list[LogRow]
+    events: list[Event]
+
+
+def plan_of(state: TrainingState) -> dict[str, Any]:
+    """The plan that a state was made by; all of its values are checked.
+
+    Raises:
+        InputError: a value is missing, unknown or of a wrong type.
+    """
+    return as_record(StateValues, state.values, state.where).plan
+
+
+def check_tensors(parts: Parts, state: TrainingState, workers: Workers) -> None:
+    """Refuse a state whose tensors are not those of this training.
+
+    Raises:
+        InputError: a tensor is missing, unknown, or of another type or shape.
+    """
+    expected = {key: _whole_shape(tensor, axis, workers) for key, (tensor, axis) in parts.tensors().items()}
+    ids = state.tensors.get("resampled_ids")
+    if ids is not None and ids.ndim == 1:
+        expected["resampled_ids"] = TensorShape(expected["resampled_ids"].dtype, tuple(ids.shape))
+    if different := first_difference(shapes_of(state.tensors), expected):
+        raise InputError(f"{state.where} is not a state of this training: {different}. Delete it: training resumes from the state before it")
+
+
+def _whole_shape(tensor: Shaped[Tensor, "..."], axis: int | None, workers: Workers) -> TensorShape:
+    shape = list(tensor.shape)
+    if axis is not None:
+        shape[axis] *= workers.feature_size
+    return TensorShape(tensor.dtype, tuple(shape))
+
+
 @torch.no_grad()
 def take_up(parts: Parts, state: TrainingState, workers: Workers) -> None:
-    """Go on from a state, with this worker's share of it, whatever number of workers saved it."""
+    """Resume from a state, with this worker's share of it, whatever number of workers saved it.
+
+    Raises:
+        InputError: a tensor is missing, unknown, or of another type or shape.
+    """
+    check_tensors(parts, state, workers)
     progress, values = parts.progress, state.values
     ids = state.tensors["resampled_ids"]
     progress.resampled_ids = ids.to(progress.resampled_ids.device)

@@ -13,17 +13,20 @@ from sae.batches.loader import Batches
 from sae.checkpoint import TrainingState, delete_states, restore_state, save_state
 from sae.errors import ConfigError, DivergenceError, HookpointError
 from sae.parallel import Workers
+from sae.records import check_name
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.config import SEARCH_DIRECTORY, STATE_DIRECTORY, TrainingConfig
 from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
-from sae.training.dictionary_run import DictionaryRun, Schedule, read_log
+from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.inputs import Batch, TrainingInputs
 from sae.training.plan import compare_plans
+from sae.training.records import RESULT_KEY, FoundCoefficient, read_log, read_result
 from sae.training.resampling import InputSource
-from sae.training.result import RESULT_KEY, write_dictionary
+from sae.training.result import write_dictionary
 from sae.training.sharding import shard_dictionary
-from sae.training.target_l0 import SEARCH_KEY, search_coefficient, with_coefficient
+from sae.training.state import plan_of
+from sae.training.target_l0 import found_coefficient, search_coefficient, with_coefficient
 
 PLAN_KEY = "plan.json"
 _PILOT_KEY = re.compile(r"round-[0-9]+/[^/]+/((plan|config|result)\.json|weights\.safetensors|(training|events)\.jsonl)")
@@ -55,7 +58,11 @@ class StorePass:
 
     def run(self, progress: ProgressReport, record: Record) -> dict[str, dict[str, Any]]:
         """Train what is unfinished; returns every dictionary's result. See `sae.training.engine.train`."""
-        unfinished = [dictionary for dictionary in self._settled() if not self.output.exists(f"{dictionary.name}/{RESULT_KEY}")]
+        settled = self._settled()
+        unfinished = [dictionary for dictionary in settled if not self.output.exists(f"{dictionary.name}/{RESULT_KEY}")]
+        for dictionary in settled:
+            if dictionary not in unfinished:
+                self._result(dictionary.name)  # proved before an hour is spent on the others
         self.workers.agree(0)  # nobody writes a result before all have looked which are there
         try:
             runs = [self._begin(dictionary, record) for dictionary in unfinished]
@@ -68,7 +75,14 @@ class StorePass:
         self.workers.agree(0)
         if self.failures:
             raise next(iter(self.failures.values()))
-        return {dictionary.name: self.output.get_json(f"{dictionary.name}/{RESULT_KEY}") for dictionary in self.config.dictionaries}
+        return {dictionary.name: self._result(dictionary.name) for dictionary in self.config.dictionaries}
+
+    def _result(self, name: str) -> dict[str, Any]:
+        """The result of a finished dictionary, proved; its plan was compared."""
+        place = self.output.child(name)
+        result = read_result(place)
+        check_name(result.name, name, place.path(RESULT_KEY))
+        return result.model_dump(mode="json")
 
     def _targets(self) -> list[str]:
         wanted = {dictionary.target_hookpoint: dictionary.name for dictionary in self.config.dictionaries if dictionary.target_hookpoint}
@@ -96,12 +110,12 @@ class StorePass:
                 found = with_coefficient(dictionary, self._search(dictionary, dictionary.target_l0))
             self.plans[dictionary.name] = self._plan(found)
             if self.workers.leader and not place.exists(PLAN_KEY):
-                place.put_json(PLAN_KEY, self.plans[dictionary.name])
+                place.put_sealed(PLAN_KEY, self.plans[dictionary.name])
             settled.append(found)
         self.workers.agree(0)
         for name, plan in self.plans.items():
             place = self.output.child(name)
-            compare_plans(place.get_json(PLAN_KEY), plan, place.url)
+            compare_plans(place.get_sealed(PLAN_KEY), plan, place.url)
         return settled
 
     def _plan(self, dictionary: DictionaryConfig) -> dict[str, Any]:
@@ -143,7 +157,7 @@ class StorePass:
         source_of_inputs = InputSource(read, self.schedule.batch_size)
         run = DictionaryRun(config, dictionary.to(self.workers.device), self.schedule, source_of_inputs, mean, record, self.workers)
         if state is not None:
-            compare_plans(state.values["plan"], self.plans[config.name], self._state(config.name).url)
+            compare_plans(plan_of(state), self.plans[config.name], self._state(config.name).url)
             run.restore(state)
         return run
 
@@ -194,10 +208,13 @@ class StorePass:
         if not self.workers.leader:
             return
         place = self.output.child(name)
-        found = place.get_json(SEARCH_KEY) if place.exists(SEARCH_KEY) else None
         run.put_logs(place)
-        write_dictionary(place, run, weights, self.store, self.inputs, found)
+        write_dictionary(place, run, weights, self.store, self.inputs, self._found(place))
         delete_states(self._state(name))
+
+    def _found(self, place: Place) -> FoundCoefficient | None:
+        found = found_coefficient(place)
+        return None if found is None else FoundCoefficient(**{name: getattr(found, name) for name in FoundCoefficient.model_fields})
 
     def _state(self, name: str) -> Place:
         return self.output.child(STATE_DIRECTORY, name)

@@ -12,9 +12,11 @@ from typing import Any
 
 from sae.errors import ConfigError
 from sae.parallel import Workers
+from sae.records import get_record, put_record
 from sae.storage import Place
 from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
 from sae.training.plan import compare_plans
+from sae.training.records import PilotPoint, Search
 
 SEARCH_KEY = "search.json"
 SPACINGS = (4.0, 1.5, 1.15, 1.05)
@@ -50,10 +52,9 @@ def search_coefficient(
         PlanError: another search was done here.
         ConfigError: no pilot came within the tolerance.
     """
-    if place.exists(SEARCH_KEY):
-        found = place.get_json(SEARCH_KEY)
-        compare_plans(found["request"], request, place.url)
-        return float(found["coefficient"])
+    if (found := found_coefficient(place)) is not None:
+        compare_plans(found.request, request, place.url)
+        return found.coefficient
     steps = max(1, round(target.pilot_fraction * num_steps))
     rounds: list[list[Point]] = []
     center, spacing = float(getattr(dictionary.sae, str(dictionary.coefficient))), SPACINGS[0]
@@ -67,9 +68,9 @@ def search_coefficient(
         if abs(best[1] / target.l0 - 1) <= target.tolerance:
             workers.agree(0)  # all have seen that there was none before the leader writes it
             if workers.leader:
-                shown = [[{"coefficient": each, "l0": l0} for each, l0 in one] for one in rounds]
-                found = {"coefficient": best[0], "l0": best[1], "wanted": target.l0, "pilot_steps": steps, "rounds": shown}
-                place.put_json(SEARCH_KEY, {"request": request, **found})
+                shown = [[PilotPoint(coefficient=each, l0=l0) for each, l0 in one] for one in rounds]
+                ended = Search(coefficient=best[0], l0=best[1], wanted=target.l0, rounds=shown, request=request, pilot_steps=steps)
+                put_record(place, SEARCH_KEY, ended)
             return best[0]
         center, bracketed = crossing(points, target.l0)
         spacing = SPACINGS[min(number + 1, len(SPACINGS) - 1)] if bracketed else SPACINGS[0]
@@ -78,6 +79,16 @@ def search_coefficient(
         f"rounds of pilots; the nearest, {best[0]:.4g}, gave {best[1]:.4g}: "
         "start from it, or raise target_l0.tolerance or target_l0.pilot_fraction"
     )
+
+
+def found_coefficient(place: Place) -> Search | None:
+    """The search that was finished in a dictionary's directory; None where there is none.
+
+    Raises:
+        InputError: a field is missing, unknown or of a wrong type.
+        CorruptObjectError: it was changed after it was written.
+    """
+    return get_record(place, SEARCH_KEY, Search) if place.exists(SEARCH_KEY) else None
 
 
 def around(center: float, spacing: float, count: int) -> list[float]:
