@@ -4,12 +4,39 @@ from typing import Any
 
 from sae.concepts.report import REPORT_KEY, ConceptReport, concepts_table
 from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
+from sae.report.gather import summarise
 from sae.storage import Place
+
+SUMMARY_KEY = "summary.json"
 
 
 def results_table(run: Place) -> list[str]:
     """The lines of the table: one row a dictionary, one a baseline; then differences, time, memory and where the report lies."""
-    summary: dict[str, Any] = run.get_json("summary.json")
+    summary: dict[str, Any] = run.get_json(SUMMARY_KEY)
+    lines = [*figures_table(summary), "", *comparison_lines(run)]
+    lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
+    return [*lines, f"report: {run.url}/report.html"]
+
+
+def evaluation_lines(run: Place) -> list[str]:
+    """The table of what was measured so far, without a report; nothing before an evaluation."""
+    if not _evaluated(run):
+        return []
+    return [*figures_table(summarise(run)), "", *concept_lines(run)]
+
+
+def latest_lines(run: Place) -> list[str]:
+    """The table of results, from the report where it holds all that was measured since; nothing before an evaluation."""
+    if not run.exists(SUMMARY_KEY):
+        return evaluation_lines(run)
+    reported = {entry["name"] for entry in run.get_json(SUMMARY_KEY)["dictionaries"] if entry.get("l0") is not None}
+    if missing := sorted(_evaluated(run) - reported):
+        return [*evaluation_lines(run), f"the report lacks {', '.join(missing)}: run `monosem report` again"]
+    return [*results_table(run), *concept_lines(run)]
+
+
+def figures_table(summary: dict[str, Any]) -> list[str]:
+    """One row a dictionary, one a baseline, under a header."""
     columns = ("dictionary", "L0", "FVU", "loss recovered (zero)", "(mean)", "dead", "explanation score")
     rows = [columns]
     for entry in summary["dictionaries"]:
@@ -26,10 +53,7 @@ def results_table(run: Place) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
-    lines.append("")
-    lines += comparison_lines(run)
-    lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
-    return [*lines, f"report: {run.url}/report.html"]
+    return lines
 
 
 def concept_lines(run: Place) -> list[str]:
@@ -42,6 +66,10 @@ def comparison_lines(run: Place) -> list[str]:
     """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
     place = run.child("interpretation")
     return comparison_table(place.get_json(COMPARISON_KEY)["rows"]) if place.exists(COMPARISON_KEY) else []
+
+
+def _evaluated(run: Place) -> set[str]:
+    return {key.removesuffix(".json") for key in run.child("evaluation").list() if key.endswith(".json") and "/" not in key}
 
 
 def _score(entry: dict[str, Any]) -> str:

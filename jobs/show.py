@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from jobs.results import concept_lines, results_table
+from jobs.results import latest_lines
 from jobs.show_store import show_store
 from sae.corpus.packing import SPLITS, TokenCorpus
 from sae.errors import CorruptObjectError, InputError
@@ -13,6 +13,8 @@ from sae.rating.deck import DECK_KEY, read_deck
 from sae.rating.rubric import MOST
 from sae.storage import Place
 from sae.store.verification import verify_store
+
+STAGES = ("pretrain", "harvest", "train", "evaluate", "concepts", "interpret", "report")  # in the order of a run
 
 
 def show_verb(options: argparse.Namespace) -> None:
@@ -73,11 +75,11 @@ def show_run(place: Place) -> str:
     """A run: which of its stages are finished, and its numbers."""
     stages = place.get_json("stages.json")["stages"]
     lines = ["a run"]
-    for name, cost in stages.items():
+    for name, cost in sorted(stages.items(), key=lambda stage: STAGES.index(stage[0]) if stage[0] in STAGES else len(STAGES)):
         state = "finished" if cost["finished"] else "unfinished: run the same command again to continue"
         lines.append(f"  {name:10} {cost['seconds']:7.1f} s  {cost['peak_rss_bytes'] / 2**30:5.2f} GiB  {state}")
-    if place.exists("summary.json"):
-        lines += ["", *results_table(place), *concept_lines(place)]
+    if results := latest_lines(place):
+        lines += ["", *results]
     if place.exists(DECK_KEY):
         lines += show_ratings(place)
     return "\n".join(lines)

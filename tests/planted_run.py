@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sae.concepts.labelled import ConceptsConfig
 from sae.interpretation.language_model.records import SCHEMA as WORDS_SCHEMA
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
 from sae.rating.agreement import explanation_scores
@@ -192,7 +193,11 @@ def write_concepts(run: Place) -> None:
         kind = {"mean_f1": f1, "mean_f1_interval": [f1 - 0.01, f1 + 0.01], "minus_neurons": beside}
         kind["minus_neurons_interval"] = None if beside is None else [beside - 0.15, beside + 0.02]
         sources.append({"source": source, "kinds": {"single": kind, "probe_5": kind}, "detectors": detectors})
-    run.put_json("concepts/concepts.json", {"labels": labels, "sources": sources, "inputs": {}})
+    inputs = {
+        **{"subject": "deploy/subject in float32", "tokenizer_digest": "e" * 64, "text_digest": "f" * 64, "context_length": 256},
+        **{"dictionary_digests": {"topk": "d" * 64}, "hookpoint": "blocks.0.mlp.hook_post", "config": ConceptsConfig().model_dump(mode="json")},
+    }
+    run.put_json("concepts/concepts.json", {"labels": labels, "sources": sources, "inputs": inputs})
 
 
 def put_arrow(place: Place, key: str, columns: dict) -> None:

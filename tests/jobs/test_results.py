@@ -1,0 +1,48 @@
+"""Figures are printed as soon as they are measured, and `monosem show` shows those that the report does not have yet."""
+
+import pytest
+
+from jobs.results import evaluation_lines, latest_lines
+from jobs.show import show_run
+from sae.report.gather import summarise
+from sae.storage import Place
+from tests.planted_run import evaluation, write_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(Place(tmp_path / "run"), 8)
+
+
+def test_an_evaluation_ends_with_its_figures_before_there_is_a_report(run):
+    assert not run.exists("summary.json")
+    table = "\n".join(evaluation_lines(run))
+    assert "loss recovered (zero)" in table
+    assert table.index("topk") < table.index("relu")
+    assert f"{run.get_json('evaluation/topk.json')['fvu']:.3f}" in table
+
+
+def test_a_run_shows_its_figures_before_there_is_a_report(run):
+    assert "loss recovered (zero)" in show_run(run)
+
+
+def test_a_run_shows_what_was_measured_since_the_report_and_says_so(run):
+    run.put_json("summary.json", summarise(run) | {"wall_seconds": 1.0, "peak_rss_bytes": 1})
+    assert "the report lacks" not in show_run(run)
+    assert "report: " in show_run(run)
+    run.put_json("evaluation/imported.json", evaluation("imported", 0))
+    lines = latest_lines(run)
+    assert any(line.startswith("imported") for line in lines)
+    assert lines[-1] == "the report lacks imported: run `monosem report` again"
+
+
+def test_nothing_is_shown_before_an_evaluation(tmp_path):
+    assert evaluation_lines(Place(tmp_path)) == latest_lines(Place(tmp_path)) == []
+
+
+def test_stages_stand_in_their_order(run):
+    cost = {"seconds": 1.0, "peak_rss_bytes": 2**30, "finished": True}
+    run.put_json("stages.json", {"stages": dict.fromkeys(("evaluate", "harvest", "interpret", "report", "train"), cost), "versions": {}, "seeds": {}})
+    shown = show_run(run)
+    positions = [shown.index(f"  {name} ") for name in ("harvest", "train", "evaluate", "interpret", "report")]
+    assert positions == sorted(positions)
