@@ -5,7 +5,7 @@ from pydantic import Field
 from sae.config import Config
 from sae.corpus.sources import CorpusConfig
 from sae.pretraining import PretrainingConfig
-from sae.storage import Place
+from sae.storage import Place, sha256_hex, to_json
 from sae.subject import SubjectConfig
 from sae.training.config import TrainingConfig
 from services.capacity import PlanConfig
@@ -56,3 +56,8 @@ class RunConfig(Config):
     def dictionary_urls(self) -> dict[str, str]:
         """Where each dictionary lies, by name."""
         return {dictionary.name: f"{self.output}/dictionaries/{dictionary.name}" for dictionary in self.training.dictionaries}
+
+    @property
+    def other_text(self) -> Place:
+        """Where the evaluation on `evaluation.text` goes, with a corpus of its own for each text."""
+        return self.place.child("other_text", sha256_hex(to_json(self.evaluation.text))[:8])

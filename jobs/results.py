@@ -8,6 +8,7 @@ from sae.report.gather import summarise
 from sae.storage import Place
 
 SUMMARY_KEY = "summary.json"
+OTHER_TEXT = "other_text"
 
 
 def results_table(run: Place) -> list[str]:
@@ -22,7 +23,18 @@ def evaluation_lines(run: Place) -> list[str]:
     """The table of what was measured so far, without a report; nothing before an evaluation."""
     if not _evaluated(run):
         return []
-    return [*figures_table(summarise(run)), "", *concept_lines(run)]
+    return [*figures_table(summarise(run)), "", *other_text_lines(run), *concept_lines(run)]
+
+
+def other_text_lines(run: Place) -> list[str]:
+    """A table for each further text that dictionaries were measured on."""
+    lines: list[str] = []
+    for key in sorted({key.partition("/")[0] for key in run.child(OTHER_TEXT).list()}):
+        place = run.child(OTHER_TEXT, key)
+        if _evaluated(place):
+            text = ", ".join(place.get_json("corpus/manifest.json")["config"]["text"])
+            lines += [f"on {text}:", *figures_table(summarise(place)), ""]
+    return lines
 
 
 def latest_lines(run: Place) -> list[str]:
@@ -32,7 +44,7 @@ def latest_lines(run: Place) -> list[str]:
     reported = {entry["name"] for entry in run.get_json(SUMMARY_KEY)["dictionaries"] if entry.get("l0") is not None}
     if missing := sorted(_evaluated(run) - reported):
         return [*evaluation_lines(run), f"the report lacks {', '.join(missing)}: run `monosem report` again"]
-    return [*results_table(run), *concept_lines(run)]
+    return [*results_table(run), *other_text_lines(run), *concept_lines(run)]
 
 
 def figures_table(summary: dict[str, Any]) -> list[str]:

@@ -58,13 +58,27 @@ def train_stage(config: RunConfig, monitor: Monitor, overlap: Overlap | None = N
 
 
 def evaluate_stage(config: RunConfig, monitor: Monitor) -> Any:
-    """Measure every dictionary on held-out text, into OUTPUT/evaluation; and on labelled text where one is named, into OUTPUT/concepts."""
-    reports = evaluate(
-        config.evaluation, config.subject, config.corpus_url, config.store_url, config.dictionary_urls, f"{config.output}/evaluation", monitor=monitor
-    )
+    """Measure every dictionary on held-out text, into OUTPUT/evaluation; on further text and labelled text where they are named."""
+    measured, output = config.evaluation.model_copy(update={"text": None}), f"{config.output}/evaluation"
+    reports = evaluate(measured, config.subject, config.corpus_url, config.store_url, config.dictionary_urls, output, monitor=monitor)
+    if config.evaluation.text is not None:
+        _evaluate_on_other_text(config, config.evaluation.text, monitor)
     if config.evaluation.concepts.text is not None:
         concepts_stage(config, monitor)
     return reports
+
+
+def _evaluate_on_other_text(config: RunConfig, text: list[str], monitor: Monitor) -> None:
+    """Prepare a corpus of further text, without a harvest, and measure every dictionary on its held-out sequences.
+
+    The held-out share is chosen as for the run's own corpus, by content alone: a document that both hold was not trained on.
+    """
+    place = config.other_text
+    # The other split is not read; one sequence is the least that a corpus has.
+    wanted = config.corpus.model_copy(update={"text": text, "train_tokens": config.corpus.context_length, "held_out_tokens": None})
+    corpus = prepare_corpus(wanted, load_tokenizer(config.subject), place.child("corpus")).place.url
+    output = place.child("evaluation").url
+    evaluate(config.evaluation, config.subject, corpus, config.store_url, config.dictionary_urls, output, monitor=monitor)
 
 
 def concepts_stage(config: RunConfig, monitor: Monitor) -> Any:

@@ -42,6 +42,11 @@ class EvaluationConfig(Config):
     """How much held-out text is measured, and by whom."""
 
     num_sequences: PositiveInt | None = Field(None, description="held-out sequences, from the first on; null takes all there are")
+    text: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="further text to measure on, sources as in corpus.text: its held-out share, into OUTPUT/other_text; null: none",
+    )
     sequences_per_forward: PositiveInt = Field(8, description="sequences in one pass of the model; two such batches of logits are held")
     sequences_per_task: PositiveInt = Field(64, description="sequences a worker measures before it reports")
     num_workers: PositiveInt = Field(2, description="evaluation workers, at most")
@@ -80,7 +85,7 @@ def evaluate(
     Writes `<output>/<name>.json` and the tables that `sae.evaluation.report` names. A dictionary whose report is there is not measured again.
 
     Args:
-        config: how much, and by whom.
+        config: how much, and by whom; where it names a text, the corpus is of that text and need not be the store's.
         subject: the subject model.
         corpus_url: its corpus, of which the held-out split is read.
         store_url: the store, for the mean activation of its hookpoint and of transcoders' targets.
@@ -102,7 +107,8 @@ def evaluate(
     num_sequences = min(corpus.num_sequences("held_out"), config.num_sequences or sys.maxsize)
     described = described_dictionaries(dictionary_urls, "evaluate")
     hookpoint, target_hookpoints = described.hookpoint, described.target_hookpoints
-    check_corpus(corpus, store)
+    if config.text is None:
+        check_corpus(corpus, store)
     for remark in check_dictionaries(described, store):
         log("dictionary_origin", remark=remark)
     inputs = {name: _inputs(config, corpus, store, digest, num_sequences) for name, digest in described.digests.items()}

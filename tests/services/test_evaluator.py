@@ -210,6 +210,13 @@ def test_another_corpus_than_the_store_s_is_refused(subject, tiny_corpus, dictio
         evaluate(CONFIG, subject.config, tiny_corpus.place.url, url, dictionary_urls, str(tmp_path / "out"))
 
 
+def test_another_corpus_that_is_asked_for_is_measured(ray_cluster, subject, tiny_corpus, dictionary_urls, tmp_path):
+    url = make_store(Place(tmp_path / "store"), subject, tiny_corpus, corpus_digest="0" * 64)
+    config = CONFIG.model_copy(update={"text": ["other.txt"]})
+    reports = evaluate(config, subject.config, tiny_corpus.place.url, url, dictionary_urls, str(tmp_path / "out"))
+    assert {report.inputs.corpus_digest for report in reports.values()} == {tiny_corpus.manifest.digest}
+
+
 def test_nothing_to_evaluate_is_an_error(run):
     with pytest.raises(ConfigError, match="no dictionary"):
         run(dictionary_urls={})
