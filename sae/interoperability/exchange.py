@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save
 
 from sae.checkpoint import load_dictionary, save_dictionary
-from sae.errors import InputError
+from sae.errors import InputError, PlanError
 from sae.interoperability import dictionary_learning, saelens, sparsify
 from sae.interoperability.importing import dictionary_from
 from sae.interoperability.layouts import layout_of
 from sae.interoperability.model_card import CARD_KEY, CardOptions, model_card
-from sae.interoperability.origin import origin_of
+from sae.interoperability.origin import Origin, origin_of
 from sae.interoperability.raw_form import RawForm, raw_form
 from sae.interoperability.reading import refuse_unless
 from sae.storage import Place, to_json
@@ -37,10 +37,12 @@ def export_dictionary(dictionary: Place, layout: str, output: Place, options: Ca
 
     Raises:
         InputError: there is no dictionary, the output is not empty, or the layout cannot express the dictionary.
+        PlanError: the run's evaluation is of another dictionary, whose numbers the card would show.
     """
     library = _library(layout)
     form = raw_form(load_dictionary(dictionary))
     origin = origin_of(dictionary)
+    _refuse_numbers_of_another(origin, dictionary)
     files = library.write(form, origin.facts)
     _refuse_unless_empty(output)
     output.put(CARD_KEY, model_card(origin, layout, form, options or CardOptions()).encode())
@@ -86,6 +88,17 @@ def import_dictionary(
     name = output.url.rstrip("/").rsplit("/", 1)[-1]
     save_dictionary(output, dictionary, {"name": name, **provenance.metadata(layout, source.url)})
     return replace(form, provenance=provenance)
+
+
+def _refuse_numbers_of_another(origin: Origin, dictionary: Place) -> None:
+    measured, known = origin.evaluation.get("inputs") or {}, origin.config.get("metadata") or {}
+    for field, ours in (("dictionary_digest", origin.config.get("digest")), *((key, known.get(key)) for key in ("subject_digest", "store_digest"))):
+        theirs = measured.get(field)
+        if ours and theirs and ours != theirs:
+            raise PlanError(
+                f"the run's evaluation of {origin.name!r} was measured with the {field} {str(theirs)[:12]!r}, and {dictionary.url} has "
+                f"{str(ours)[:12]!r}: the card would show another dictionary's numbers. Evaluate the dictionary again, or export a copy outside the run"
+            )
 
 
 def _library(layout: str) -> Any:

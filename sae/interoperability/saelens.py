@@ -97,6 +97,7 @@ def read(place: Place) -> RawForm:
     """
     where = place.path(CONFIG_KEY)
     config = read_config(place, CONFIG_KEY)
+    _refuse_unless_known(config.get("architecture", "standard"), where)
     config, notes = (config, VERSION_6.check(config, where)) if is_version_6(config, where) else as_version_6(config, where)
     provenance = _provenance(config, notes, where)
     rule, is_transcoder = _rule(config, where)
@@ -119,13 +120,16 @@ def read(place: Place) -> RawForm:
     return _with_norms_folded(form) if truth(config.get("rescale_acts_by_decoder_norm", False), where, "rescale_acts_by_decoder_norm") else form
 
 
-def _rule(config: dict[str, Any], where: str) -> tuple[Rule, bool]:
-    architecture = config.get("architecture", "standard")
+def _refuse_unless_known(architecture: Any, where: str) -> None:
     refuse_unless(
         isinstance(architecture, str) and architecture in _ARCHITECTURES,
         f"{where}: the architecture {shown(architecture)} has no counterpart here; {', '.join(_ARCHITECTURES)} have. Save a training "
         "checkpoint with `save_inference_model` first",
     )
+
+
+def _rule(config: dict[str, Any], where: str) -> tuple[Rule, bool]:
+    architecture = config.get("architecture", "standard")
     rule, is_transcoder = _ARCHITECTURES[architecture]
     for key in ("k", "rescale_acts_by_decoder_norm"):
         refuse_unless(

@@ -115,3 +115,16 @@ def test_a_library_computes_what_the_transcoder_exported_to_it_does(tmp_path, pe
     with torch.no_grad():
         assert close(theirs["features"], transcoder.encode(x))
         assert close(theirs["reconstruction"], transcoder(x))
+
+
+def test_heads_come_to_saelens_as_its_hook_gives_them_and_lie_side_by_side_here(tmp_path, peer, x):
+    dictionary = planted("topk")
+    save_dictionary(Place(tmp_path / "ours"), dictionary, {"hookpoint": "blocks.0.attn.hook_z"})
+    export_dictionary(Place(tmp_path / "ours"), "saelens", Place(tmp_path / "exported"))
+    heads = x.unflatten(1, (4, WIDTH // 4)).contiguous()
+    save_file({"x": heads}, tmp_path / "x.safetensors")
+    peer.ask(action="load", layout="saelens", directory=str(tmp_path / "exported"), tensors=str(tmp_path / "x.safetensors"))
+    theirs = load_file(tmp_path / "x.safetensors")
+    with torch.no_grad():
+        assert close(theirs["features"], dictionary.encode(x))
+        assert close(theirs["reconstruction"].flatten(1), dictionary(x))

@@ -88,6 +88,7 @@ class TestUnknownKeys:
         (version_6(model_from_pretrained_kwargs={"center_writing_weights": True}), "processed weights"),
         (version_6() | {"architecture": "skip_transcoder"}, "'skip_transcoder' has no counterpart"),
         (version_6() | {"architecture": ["standard"]}, "has no counterpart"),
+        (version_6() | {"architecture": "batchtopk", "topk_threshold_lr": 0.01}, "Save a training checkpoint with `save_inference_model` first"),
         (version_6() | {"architecture": "transcoder", "apply_b_dec_to_input": True}, "a transcoder's b_dec is of its output"),
         (version_6() | {"rescale_acts_by_decoder_norm": True}, "'standard' does not use it"),
     ],

@@ -7,6 +7,7 @@ import yaml
 from exchanged import planted
 
 from sae.checkpoint import save_dictionary
+from sae.errors import PlanError
 from sae.interoperability.exchange import export_dictionary, import_dictionary
 from sae.interoperability.model_card import CardOptions
 from sae.storage import Place
@@ -78,6 +79,17 @@ def test_says_how_to_load_it_in_its_library_and_here(run, tmp_path, layout, line
     card = card_of(run, tmp_path, layout)
     assert line in card
     assert "monosem import PATH OUTPUT" in card
+
+
+def test_numbers_of_another_dictionary_are_not_shown_as_its_own(run, tmp_path):
+    measured = run.get_json("evaluation/small.json")
+    digest = run.child("dictionaries", "small").get_json("config.json")["digest"]
+    run.put_json("evaluation/small.json", measured | {"inputs": {"dictionary_digest": digest}})
+    assert "| FVU | 0.100 |" in card_of(run, tmp_path)
+    run.put_json("evaluation/small.json", measured | {"inputs": {"dictionary_digest": "0" * 64}})
+    with pytest.raises(PlanError, match=f"'000000000000', and .*{digest[:12]}"):
+        card_of(run, tmp_path, "sparsify")
+    assert Place(tmp_path / "out-sparsify").list() == []
 
 
 def test_a_dictionary_without_records_is_called_untested(tmp_path):
