@@ -97,7 +97,7 @@ def _refuse_numbers_of_another(origin: Origin, dictionary: Place) -> None:
         if ours and theirs and ours != theirs:
             raise PlanError(
                 f"the run's evaluation of {origin.name!r} was measured with the {field} {str(theirs)[:12]!r}, and {dictionary.url} has "
-                f"{str(ours)[:12]!r}: the card would show another dictionary's numbers. Evaluate the dictionary again, or export a copy outside the run"
+                f"{str(ours)[:12]!r}: the card would show another dictionary's numbers. Evaluate it again, or export a copy outside the run"
             )
 
 
