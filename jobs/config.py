@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from sae.config import Config
+from sae.config import Config, Location
 from sae.corpus.sources import CorpusConfig
 from sae.pretraining import PretrainingConfig
 from sae.storage import Place, sha256_hex, to_json
@@ -19,8 +19,8 @@ from services.trainer_options import TrainerOptions
 class RunConfig(Config):
     """One run: from text to a report. Every verb reads the sections it needs."""
 
-    output: str = Field(description="directory of the run: a path or any fsspec URL (s3://bucket/prefix)")
-    store: str | None = Field(None, description="URL of the activation store; null puts it into the run's directory")
+    output: Location = Field(description="directory of the run: a path or any fsspec URL (s3://bucket/prefix)")
+    store: Location | None = Field(None, description="URL of the activation store; null puts it into the run's directory")
     subject: SubjectConfig = Field(SubjectConfig(), description="the subject model")
     pretraining: PretrainingConfig = Field(PretrainingConfig(), description="how `pretrain` and `--from-scratch` make a subject model")
     corpus: CorpusConfig = Field(CorpusConfig(), description="the text")

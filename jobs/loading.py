@@ -1,16 +1,17 @@
 """One YAML file and dotted overrides to one validated configuration."""
 
+import contextlib
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from jobs.config import RunConfig
-from sae.errors import ConfigError, InputError
-from sae.storage import Place, absolute_url
+from jobs.overrides import apply_override
+from jobs.yaml_text import read_yaml
+from sae.storage import absolute_url
+from sae.training.grid import expand_grids
 
 
 def load_config(path: str | None, overrides: list[str]) -> RunConfig:
@@ -18,7 +19,7 @@ def load_config(path: str | None, overrides: list[str]) -> RunConfig:
 
     Args:
         path: the YAML file, a path or URL; None takes a first override that is a file's name, or else starts from the defaults.
-        overrides: `section.key=value`; the value is read as YAML; a list's element is named by its index or its `name`.
+        overrides: `section.key=value`, the last of a key counts (see `jobs.overrides`); a list's element is named by its index or its `name`.
 
     Raises:
         InputError: the file is missing or is not YAML.
@@ -26,16 +27,10 @@ def load_config(path: str | None, overrides: list[str]) -> RunConfig:
     """
     if overrides and path is None and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
         path, *overrides = overrides
-    values = _read_yaml(path) if path else {}
+    values = read_yaml(path) if path else {}
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{override!r} is not an override: expected key=value, such as corpus.train_tokens=1000000")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"{override!r}: the value is not YAML (quote it)") from None
-        _set(values, key.split("."), value, override)
+        apply_override(values, override)
+    _expand_grids(values)
     return _absolute(RunConfig.parse(values))
 
 
@@ -70,46 +65,13 @@ def _element(value: Any) -> str:
     return str(getattr(value, "name", value))
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        text = _text_at(path)
-    except OSError as error:
-        raise InputError(f"cannot read the configuration {path!r}: {error.strerror} (ready ones lie in deploy/configs)") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds {type(values).__name__}, expected keys and values (ready ones lie in deploy/configs)")
-    return values
-
-
-def _text_at(path: str) -> str:
-    if "://" not in path:
-        return Path(path).read_text(encoding="utf-8")
-    place, _, key = path.rpartition("/")
-    return Place(place).get(key).decode("utf-8", errors="replace")
-
-
-def _set(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    node: Any = values
-    for position, key in enumerate(keys[:-1]):
-        node = node[_index(node, key, override)] if isinstance(node, list) else node.setdefault(key, {})
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"{override!r}: {'.'.join(keys[: position + 1])} is {node!r} and has no keys")
-    if isinstance(node, list):
-        node[_index(node, keys[-1], override)] = value
-    else:
-        node[keys[-1]] = value
-
-
-def _index(node: list[Any], key: str, override: str) -> int:
-    names = [str(element.get("name", "")) if isinstance(element, dict) else "" for element in node]
-    if key in names:
-        return names.index(key)
-    if key.isdigit() and int(key) < len(node):
-        return int(key)
-    raise ConfigError(f"{override!r}: no element {key!r}; there are {', '.join(name or str(index) for index, name in enumerate(names))}")
+def _expand_grids(values: dict[str, Any]) -> None:
+    """Expand grids before validation, so that a mistake in one of their dictionaries is named by its name."""
+    training = values.get("training")
+    if isinstance(training, dict) and isinstance(training.get("dictionaries"), list):
+        # A wrong grid is left for the validation, which names it.
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            training["dictionaries"] = expand_grids(training["dictionaries"])
 
 
 def _absolute(config: RunConfig) -> RunConfig:

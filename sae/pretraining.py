@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from safetensors.torch import load, save
 from torch.nn import functional
 
-from sae.config import Config
+from sae.config import WEEK, Config, Real, Seed
 from sae.corpus.packing import TokenCorpus, prepare_corpus, split_documents
 from sae.corpus.sources import CorpusConfig
 from sae.errors import EmptyCorpusError, PlanError
@@ -35,11 +35,11 @@ DONE_KEY = "pretraining.json"
 class TransformerConfig(Config):
     """The shape of the one-layer transformer."""
 
-    d_model: PositiveInt = Field(128, description="residual stream width")
-    d_mlp: PositiveInt = Field(512, description="MLP width (ReLU neurons)")
-    num_layers: PositiveInt = Field(1, description="layers")
-    num_heads: PositiveInt = Field(4, description="attention heads a layer")
-    vocab_size: PositiveInt = Field(4096, ge=257, description="tokens of the byte-level BPE")
+    d_model: PositiveInt = Field(128, le=16_384, description="residual stream width")
+    d_mlp: PositiveInt = Field(512, le=65_536, description="MLP width (ReLU neurons)")
+    num_layers: PositiveInt = Field(1, le=128, description="layers")
+    num_heads: PositiveInt = Field(4, le=256, description="attention heads a layer")
+    vocab_size: PositiveInt = Field(4096, ge=257, le=1_000_000, description="tokens of the byte-level BPE")
 
 
 class PretrainingConfig(Config):
@@ -47,13 +47,13 @@ class PretrainingConfig(Config):
 
     corpus: CorpusConfig = CorpusConfig()
     transformer: TransformerConfig = TransformerConfig()
-    tokens: PositiveInt = Field(60_000_000, description="training tokens; more than the corpus holds means further epochs")
-    sequences_per_batch: PositiveInt = Field(32, description="sequences a step")
-    learning_rate: PositiveFloat = Field(3e-3, description="peak rate of AdamW: 2 % warm-up, then linear to 0")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay on matrices")
+    tokens: PositiveInt = Field(60_000_000, le=10**13, description="training tokens; more than the corpus holds means further epochs")
+    sequences_per_batch: PositiveInt = Field(32, le=65_536, description="sequences a step")
+    learning_rate: Real = Field(3e-3, gt=0, le=1, description="peak rate of AdamW: 2 % warm-up, then linear to 0")
+    weight_decay: Real = Field(0.01, ge=0, le=10, description="decoupled weight decay on matrices")
     bf16: bool = Field(True, description="matrix products in bfloat16, weights in float32")
-    checkpoint_seconds: PositiveFloat = Field(60.0, description="seconds between saved training states")
-    seed: int = Field(0, description="seed of initial weights and batch order")
+    checkpoint_seconds: Real = Field(60.0, gt=0, le=WEEK, description="seconds between saved training states")
+    seed: Seed = Field(0, description="seed of initial weights and batch order")
 
     @property
     def num_steps(self) -> int:

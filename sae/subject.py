@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from sae.config import Config
+from sae.config import Config, Location, Seed
 from sae.errors import HookpointError, InputError, WidthError
 from sae.plain_model import ModuleSide, ReachedError, locate, plain_copy, run_to
 from sae.replay import BridgeRuns, ReplayedRuns, SplicedRuns
@@ -41,12 +41,13 @@ TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}  # of rounding
 class SubjectConfig(Config):
     """Which subject model, and the precision it runs in."""
 
-    model: str = Field(EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here")
+    model: Location = Field(
+        EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of weights and activations while running")
 
-    shuffle_seed: int | None = Field(
+    shuffle_seed: Seed | None = Field(
         None,
-        ge=0,
         exclude_if=lambda seed: seed is None,  # what was written before there was this field stays the same
         description="for a control: shuffle the entries of every weight matrix among themselves; null leaves the model as it is",
     )

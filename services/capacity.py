@@ -5,9 +5,9 @@ A stage's resources work beside each other, so it takes as long as the slowest o
 
 from dataclasses import dataclass, field
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 
-from sae.config import Config
+from sae.config import Config, Real
 
 HOUR = 3600.0
 DOWNLOAD_BYTES = 8 * 2**20  # one ranged GET (sae.store.download.RANGE_BYTES)
@@ -16,14 +16,14 @@ DOWNLOAD_BYTES = 8 * 2**20  # one ranged GET (sae.store.download.RANGE_BYTES)
 class PlanConfig(Config):
     """What a cluster costs and its network carries. All money in one currency; 0 costs nothing."""
 
-    gpu_hour: NonNegativeFloat = Field(0.0, description="price of a GPU for an hour, the CPUs beside it not counted")
-    cpu_hour: NonNegativeFloat = Field(0.0, description="price of a CPU for an hour")
-    gb_month: NonNegativeFloat = Field(0.0, description="price of a gigabyte in the store for a month")
-    months: NonNegativeFloat = Field(1.0, description="months that the store is kept")
-    thousand_puts: NonNegativeFloat = Field(0.0, description="price of 1,000 requests that write or list")
-    thousand_gets: NonNegativeFloat = Field(0.0, description="price of 1,000 requests that read")
-    worker_gbit: float | None = Field(None, gt=0, description="Gbit/s between one worker and the store; null: not a limit")
-    store_gbit: float | None = Field(None, gt=0, description="Gbit/s that the store takes or gives in all; null: not a limit")
+    gpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a GPU for an hour, the CPUs beside it not counted")
+    cpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a CPU for an hour")
+    gb_month: Real = Field(0.0, ge=0, le=10**6, description="price of a gigabyte in the store for a month")
+    months: Real = Field(1.0, ge=0, le=1200, description="months that the store is kept")
+    thousand_puts: Real = Field(0.0, ge=0, le=10**6, description="price of 1,000 requests that write or list")
+    thousand_gets: Real = Field(0.0, ge=0, le=10**6, description="price of 1,000 requests that read")
+    worker_gbit: Real | None = Field(None, gt=0, le=10**6, description="Gbit/s between one worker and the store; null: not a limit")
+    store_gbit: Real | None = Field(None, gt=0, le=10**6, description="Gbit/s that the store takes or gives in all; null: not a limit")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Int
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.checkpoint import load_dictionary
 from sae.concepts.labelled import ConceptsConfig
-from sae.config import Config
+from sae.config import Config, Locations, Seed
 from sae.corpus.packing import TokenCorpus
 from sae.errors import FailureError, WidthError
 from sae.evaluation.breakdown import worst_count
@@ -41,17 +41,18 @@ DENSITY_QUANTILES = (0.1, 0.5, 0.9)
 class EvaluationConfig(Config):
     """How much held-out text is measured, and by whom."""
 
-    num_sequences: PositiveInt | None = Field(None, description="held-out sequences, from the first on; null takes all there are")
-    text: list[str] | None = Field(
+    num_sequences: PositiveInt | None = Field(None, le=10**10, description="held-out sequences, from the first on; null takes all there are")
+    text: Locations | None = Field(
         None,
         min_length=1,
+        max_length=10_000,
         description="further text to measure on, sources as in corpus.text: its held-out share, into OUTPUT/other_text; null: none",
     )
-    sequences_per_forward: PositiveInt = Field(8, description="sequences in one pass of the model; two such batches of logits are held")
-    sequences_per_task: PositiveInt = Field(64, description="sequences a worker measures before it reports")
-    num_workers: PositiveInt = Field(2, description="evaluation workers, at most")
+    sequences_per_forward: PositiveInt = Field(8, le=65_536, description="sequences in one pass of the model; two such batches of logits are held")
+    sequences_per_task: PositiveInt = Field(64, le=10**6, description="sequences a worker measures before it reports")
+    num_workers: PositiveInt = Field(2, le=10_000, description="evaluation workers, at most")
     pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")
-    seed: NonNegativeInt = Field(0, description="seed of the bootstrap over sequences")
+    seed: Seed = Field(0, description="seed of the bootstrap over sequences")
     concepts: ConceptsConfig = Field(ConceptsConfig(), description="detection of labels by single features and neurons")
 
 

@@ -11,14 +11,15 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8, UInt32
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from torch import Tensor
 
-from sae.config import Config
+from sae.config import Config, Name, Seed, as_list, refuse_repetition
 from sae.corpus.packing import TokenCorpus
 from sae.errors import InputError, PlanError
 from sae.storage import Place, absolute_url
@@ -32,20 +33,29 @@ from services.metrics import Monitor
 from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
 STAGE = "harvest/tokens"
+Hookpoints = Annotated[list[Name], BeforeValidator(as_list), AfterValidator(refuse_repetition)]
 
 
 class HarvestConfig(Config):
     """Which activations to store, and who does the work."""
 
-    hookpoints: list[str] = Field(default=["blocks.0.mlp.hook_post"], min_length=1, description="TransformerLens names, all harvested in one pass")
-    tokens_per_sequence: PositiveInt | None = Field(default=None, description="tokens drawn from each sequence; null takes all that are not special")
-    num_sequences: PositiveInt | None = Field(default=None, description="sequences to harvest, from the first on; null takes the training split")
+    hookpoints: Hookpoints = Field(
+        default=["blocks.0.mlp.hook_post"], min_length=1, max_length=256, description="TransformerLens names, all harvested in one pass"
+    )
+    tokens_per_sequence: PositiveInt | None = Field(
+        default=None, le=2**20, description="tokens drawn from each sequence; null takes all that are not special"
+    )
+    num_sequences: PositiveInt | None = Field(
+        default=None, le=10**10, description="sequences to harvest, from the first on; null takes the training split"
+    )
     dtype: StoreDtype = Field(default="float16", description="precision of the stored activations")
     compression: Compression = Field(default="none", description="of the activations within a shard; zstd takes less room and more time")
-    sequences_per_shard: PositiveInt = Field(default=256, description="sequences of a shard, the unit of work and of repetition after a failure")
-    sequences_per_forward: PositiveInt = Field(default=32, description="sequences that run through the model at once")
-    seed: NonNegativeInt = Field(default=0, description="seed of the drawn tokens and of the order of rows within a shard")
-    num_workers: PositiveInt = Field(default=2, description="actors, each with its own copy of the model")
+    sequences_per_shard: PositiveInt = Field(
+        default=256, le=10**6, description="sequences of a shard, the unit of work and of repetition after a failure"
+    )
+    sequences_per_forward: PositiveInt = Field(default=32, le=65_536, description="sequences that run through the model at once")
+    seed: Seed = Field(default=0, description="seed of the drawn tokens and of the order of rows within a shard")
+    num_workers: PositiveInt = Field(default=2, le=10_000, description="actors, each with its own copy of the model")
     pool: QueueOptions = Field(default_factory=QueueOptions, description="what each actor occupies, its attempts and timeouts")
 
 

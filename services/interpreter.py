@@ -63,7 +63,7 @@ ExplainTask = tuple[str, int, int]
 class InterpretationConfig(Budget):
     """How features are explained and scored, and by whom."""
 
-    num_workers: PositiveInt = Field(2, description="interpretation workers, at most")
+    num_workers: PositiveInt = Field(2, le=10_000, description="interpretation workers, at most")
     pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")
     language_model: LanguageModelConfig | None = Field(None, description="explanations in words, made after the others; null makes none")
 

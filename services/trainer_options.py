@@ -1,11 +1,11 @@
 """How training is spread over a cluster; apart from `services.trainer`, since only who trains should wait for Ray Train to be imported."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import ray
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from sae.config import Config
+from sae.config import Config, Gpus, Labels, Real, refuse_repetition
 from sae.errors import InputError
 from sae.training.config import TrainingConfig
 from services.overlap import OVERLAPPED_CPU_SHARE
@@ -15,17 +15,23 @@ from services.training_sinks import SinkName
 class TrainerOptions(Config):
     """How training is spread over workers, what each occupies, and how often one may fail."""
 
-    num_workers: PositiveInt = Field(1, description="training workers")
-    min_workers: PositiveInt | None = Field(None, description="fewest workers to go on with where nodes are lost; null waits for all num_workers")
+    num_workers: PositiveInt = Field(1, le=1024, description="training workers")
+    min_workers: PositiveInt | None = Field(
+        None, le=1024, description="fewest workers to go on with where nodes are lost; null waits for all num_workers"
+    )
     parallel: Literal["dictionaries", "data", "features"] = Field(
         "dictionaries",
         description="what workers share: dictionaries are dealt out to them whole; data: the rows of each batch; features: each dictionary's d_sae",
     )
-    num_cpus: float = Field(0.0, ge=0, description="CPUs (as Ray counts them) of a worker, rounded up also its threads; 0 shares out a node's")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs of a worker; 0 trains on the CPU")
-    labels: dict[str, str] = Field({}, description="labels that a Ray node must have to be given a worker, as a node group's")
-    max_failures: int = Field(3, ge=0, description="restarts after a worker died or failed")
-    log_to: tuple[SinkName, ...] = Field((), description="tools that get live curves beside Prometheus: tensorboard, wandb (extras of this package)")
+    num_cpus: Real = Field(
+        0.0, ge=0, le=1024, description="CPUs (as Ray counts them) of a worker, rounded up also its threads; 0 shares out a node's"
+    )
+    num_gpus: Gpus = Field(0.0, description="GPUs of a worker; 0 trains on the CPU")
+    labels: Labels = Field({}, description="labels that a Ray node must have to be given a worker, as a node group's")
+    max_failures: int = Field(3, ge=0, le=1000, description="restarts after a worker died or failed")
+    log_to: Annotated[tuple[SinkName, ...], AfterValidator(refuse_repetition)] = Field(
+        (), description="tools that get live curves beside Prometheus: tensorboard, wandb (extras of this package)"
+    )
 
     @model_validator(mode="after")
     def _fewest_is_no_more_than_all(self) -> Self:

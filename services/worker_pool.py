@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, PositiveInt
 
-from sae.config import Config
+from sae.config import WEEK, Config, Gpus, Labels, Real
 from sae.errors import StorageError, WorkerError
 from services.actors import Actors, Answer, RayActors
 from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
@@ -36,18 +36,22 @@ logger = logging.getLogger(__name__)
 class PoolOptions(Config):
     """What each worker occupies, and how patient the pool is."""
 
-    num_cpus: float = Field(default=1.0, ge=0, description="CPUs (as Ray counts them) of one worker; rounded up, also its threads")
-    num_gpus: float = Field(default=0.0, ge=0, description="GPUs of one worker")
-    labels: dict[str, str] = Field(default={}, description="labels that a Ray node must have to be given a worker, as a node group's")
-    max_attempts: PositiveInt = Field(default=4, description="attempts that one task may take")
-    task_timeout_seconds: float = Field(default=3600.0, gt=0, description="seconds after which a task is taken from its worker and done again")
-    start_timeout_seconds: float = Field(default=600.0, gt=0, description="seconds without a single started worker after which the pool gives up")
+    num_cpus: Real = Field(default=1.0, ge=0, le=1024, description="CPUs (as Ray counts them) of one worker; rounded up, also its threads")
+    num_gpus: Gpus = Field(default=0.0, description="GPUs of one worker")
+    labels: Labels = Field(default={}, description="labels that a Ray node must have to be given a worker, as a node group's")
+    max_attempts: PositiveInt = Field(default=4, le=100, description="attempts that one task may take")
+    task_timeout_seconds: Real = Field(
+        default=3600.0, gt=0, le=WEEK, description="seconds after which a task is taken from its worker and done again"
+    )
+    start_timeout_seconds: Real = Field(
+        default=600.0, gt=0, le=WEEK, description="seconds without a single started worker after which the pool gives up"
+    )
 
 
 class QueueOptions(PoolOptions):
     """Of a pool whose workers bear several tasks at once."""
 
-    queue: PositiveInt = Field(default=2, description="tasks that one worker holds at once: one computes while the others are being written")
+    queue: PositiveInt = Field(default=2, le=64, description="tasks that one worker holds at once: one computes while the others are being written")
 
 
 def run_pool(

@@ -1,19 +1,26 @@
 """What each architecture can be told; the key `architecture` chooses among them."""
 
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from sae.config import Config
+from sae.config import Config, Real
+
+MAX_FEATURES = 2**24
+MAX_COEFFICIENT = 10**6
 
 
 class ReluConfig(Config):
     """The ReLU autoencoder with an L1 penalty of Towards Monosemanticity."""
 
     architecture: Literal["relu"] = "relu"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    l1_coefficient: NonNegativeFloat = Field(
-        0.01, description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units"
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    l1_coefficient: Real = Field(
+        0.01,
+        ge=0,
+        le=MAX_COEFFICIENT,
+        description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units",
     )
     start: Literal["kaiming", "transposed"] = Field(
         "kaiming", description="initial weights: as the paper's, or the encoder a tenth of the decoder transposed, which reaches more in short runs"
@@ -24,10 +31,14 @@ class TopKConfig(Config):
     """The TopK autoencoder of Gao et al. with the AuxK loss against dead features."""
 
     architecture: Literal["topk"] = "topk"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    k: PositiveInt = Field(20, description="features kept per vector")
-    aux_k: PositiveInt | None = Field(None, description="dead features that predict the error; unset: the power of two nearest d_in / 2")
-    aux_coefficient: NonNegativeFloat = Field(1 / 32, description="weight of that prediction's normalised squared error; 0: no such loss")
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    k: PositiveInt = Field(20, le=MAX_FEATURES, description="features kept per vector")
+    aux_k: PositiveInt | None = Field(
+        None, le=MAX_FEATURES, description="dead features that predict the error; unset: the power of two nearest d_in / 2"
+    )
+    aux_coefficient: Real = Field(
+        1 / 32, ge=0, le=MAX_COEFFICIENT, description="weight of that prediction's normalised squared error; 0: no such loss"
+    )
 
     @model_validator(mode="after")
     def _k_fits(self) -> Self:
@@ -40,9 +51,12 @@ class ReluAprilConfig(Config):
     """The ReLU autoencoder as Anthropic trains it since April 2024: free decoder, L1 weighted by its norms."""
 
     architecture: Literal["relu_april"] = "relu_april"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    l1_coefficient: NonNegativeFloat = Field(
-        5.0, description="weight of the sum of f_i ‖W_dec,i‖ against the sum over d_in of the squared error, both in scaled units; 5 in the source"
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    l1_coefficient: Real = Field(
+        5.0,
+        ge=0,
+        le=MAX_COEFFICIENT,
+        description="weight of the sum of f_i ‖W_dec,i‖ against the sum over d_in of the squared error, both in scaled units; 5 in the source",
     )
 
 
@@ -50,9 +64,11 @@ class TiedConfig(Config):
     """The tied autoencoder of Cunningham et al."""
 
     architecture: Literal["tied"] = "tied"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    l1_coefficient: NonNegativeFloat = Field(
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    l1_coefficient: Real = Field(
         0.005,
+        ge=0,
+        le=MAX_COEFFICIENT,
         description="weight of the sum of a vector's features against the mean over d_in of its squared error, both in scaled units; "
         "the default gave an L0 of 22 in 400 steps on the embedded model's MLP",
     )
@@ -62,8 +78,8 @@ class BatchTopKConfig(TopKConfig):
     """The BatchTopK autoencoder of Bussmann et al.: k features per vector on average over a batch."""
 
     architecture: Literal["batch_topk"] = "batch_topk"  # type: ignore[assignment]
-    k: PositiveInt = Field(20, description="features kept per vector, on average over the batch")
-    threshold_decay: float = Field(
+    k: PositiveInt = Field(20, le=MAX_FEATURES, description="features kept per vector, on average over the batch")
+    threshold_decay: Real = Field(
         0.99, ge=0, lt=1, description="decay, per step, of the running mean of the smallest kept feature, the threshold of inference"
     )
 
@@ -72,16 +88,22 @@ class MatryoshkaConfig(BatchTopKConfig):
     """The Matryoshka BatchTopK autoencoder of Bussmann et al.: every prefix of the features reconstructs on its own."""
 
     architecture: Literal["matryoshka"] = "matryoshka"  # type: ignore[assignment]
-    group_fractions: tuple[PositiveFloat, ...] = Field(
+    group_fractions: tuple[Annotated[Real, Field(gt=0, le=1)], ...] = Field(
         (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32),
+        min_length=1,
+        max_length=64,
         description="shares of the features, in order, that each prefix adds to the one before it; their sum is 1",
     )
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:
-        if abs(sum(self.group_fractions) - 1) > 1e-6 or min(self.group_sizes) < 1:
+        total, smallest = sum(self.group_fractions), min(self.group_fractions)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"group_fractions sum to {total:g}. They must sum to 1: change one of them")
+        if min(self.group_sizes) < 1:
             raise ValueError(
-                f"group_fractions {self.group_fractions} sum to {sum(self.group_fractions):g} and must give each group a feature: make them sum to 1"
+                f"d_sae {self.d_sae:,} is too small for the group_fractions: the group of {smallest:g} gets no feature. "
+                f"Raise d_sae to {math.ceil(1 / smallest - 1e-9):,}, or merge groups"
             )
         return self
 
@@ -96,17 +118,25 @@ class JumpReluConfig(Config):
     """The JumpReLU autoencoder of Rajamanoharan et al. and of Gemma Scope: a trained threshold per feature, an L0 penalty."""
 
     architecture: Literal["jumprelu"] = "jumprelu"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    l0_coefficient: NonNegativeFloat = Field(
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    l0_coefficient: Real = Field(
         5e-3,
+        ge=0,
+        le=MAX_COEFFICIENT,
         description="weight of the number of features that fire against the squared error over the mean squared norm; "
         "the default gave an L0 of 33 in 400 steps on the embedded model's MLP",
     )
-    bandwidth: PositiveFloat = Field(
-        0.05, description="width of the window around a threshold, in mean norms of an activation; 0.001 in the source, whose runs are much longer"
+    bandwidth: Real = Field(
+        0.05,
+        gt=0,
+        le=100,
+        description="width of the window around a threshold, in mean norms of an activation; 0.001 in the source, whose runs are much longer",
     )
-    threshold_start: PositiveFloat = Field(
-        0.05, description="every threshold at the start, in mean norms of an activation; 0.001 in the source, whose runs are much longer"
+    threshold_start: Real = Field(
+        0.05,
+        gt=0,
+        le=100,
+        description="every threshold at the start, in mean norms of an activation; 0.001 in the source, whose runs are much longer",
     )
 
 
@@ -114,9 +144,11 @@ class GatedConfig(Config):
     """The Gated autoencoder of Rajamanoharan et al.: one path says whether a feature fires, another how much."""
 
     architecture: Literal["gated"] = "gated"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    l1_coefficient: NonNegativeFloat = Field(
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    l1_coefficient: Real = Field(
         0.25,
+        ge=0,
+        le=MAX_COEFFICIENT,
         description="weight of the sum of a vector's gate activations, in mean norms, against the squared error over the mean squared norm; "
         "the default gave an L0 of 55 in 400 steps on the embedded model's MLP, 0.5 one of 11",
     )
@@ -126,16 +158,18 @@ class PAnnealingConfig(Config):
     """The ReLU autoencoder of Karvonen et al., whose penalty turns from L1 towards L0 as p falls."""
 
     architecture: Literal["p_annealing"] = "p_annealing"
-    d_sae: PositiveInt = Field(4096, description="number of features")
-    l1_coefficient: NonNegativeFloat = Field(
+    d_sae: PositiveInt = Field(4096, le=MAX_FEATURES, description="number of features")
+    l1_coefficient: Real = Field(
         0.2,
+        ge=0,
+        le=MAX_COEFFICIENT,
         description="weight, at p = 1, of the sum of a vector's features, in mean norms, against the squared error over the mean squared norm",
     )
-    p_end: float = Field(0.2, gt=0, le=1, description="p after the last change; it begins at 1")
-    anneal_start: float = Field(0.05, ge=0, lt=1, description="fraction of the run's steps after which p begins to fall")
-    anneal_end: float = Field(1.0, gt=0, le=1, description="fraction of the run's steps at which p would reach its end")
-    num_changes: int = Field(10, ge=2, description="how many values p takes, evenly spaced")
-    queue_length: PositiveInt = Field(10, description="recent batches over which the penalties of this p and the next are compared")
+    p_end: Real = Field(0.2, gt=0, le=1, description="p after the last change; it begins at 1")
+    anneal_start: Real = Field(0.05, ge=0, lt=1, description="fraction of the run's steps after which p begins to fall")
+    anneal_end: Real = Field(1.0, gt=0, le=1, description="fraction of the run's steps at which p would reach its end")
+    num_changes: int = Field(10, ge=2, le=10_000, description="how many values p takes, evenly spaced")
+    queue_length: PositiveInt = Field(10, le=10_000, description="recent batches over which the penalties of this p and the next are compared")
 
     @model_validator(mode="after")
     def _starts_before_its_end(self) -> Self:

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import fsspec
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
-from sae.config import Config
+from sae.config import Config, Location, Name, Seed, refuse_repetition
 from sae.errors import InputError
 from sae.tokenization import SubjectTokenizer
 
@@ -18,13 +19,15 @@ MAX_LABELS = 1000
 class ConceptsConfig(Config):
     """Labelled text, and how much of it detectors are selected and measured on."""
 
-    text: str | None = Field(None, description="JSONL file (.gz too) of labelled documents, a path or URL; null: no concept detection")
-    text_field: str = Field("text", description="the field that holds the text")
-    label_field: str = Field("label", description="the field that holds the label")
-    sequences_per_label: PositiveInt = Field(128, ge=2, description="sequences of each label in either half, at most")
-    tokens_per_sequence: PositiveInt = Field(16, description="tokens drawn from each sequence, at most")
-    probe_sizes: list[PositiveInt] = Field([2, 5], description="k of the k-sparse probes beside single features and neurons")
-    seed: NonNegativeInt = Field(0, description="seed of the draws and of the bootstrap")
+    text: Location | None = Field(None, description="JSONL file (.gz too) of labelled documents, a path or URL; null: no concept detection")
+    text_field: Name = Field("text", description="the field that holds the text")
+    label_field: Name = Field("label", description="the field that holds the label")
+    sequences_per_label: PositiveInt = Field(128, ge=2, le=10**6, description="sequences of each label in either half, at most")
+    tokens_per_sequence: PositiveInt = Field(16, le=2**20, description="tokens drawn from each sequence, at most")
+    probe_sizes: Annotated[list[Annotated[PositiveInt, Field(le=4096)]], AfterValidator(refuse_repetition)] = Field(
+        [2, 5], max_length=16, description="k of the k-sparse probes beside single features and neurons"
+    )
+    seed: Seed = Field(0, description="seed of the draws and of the bootstrap")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
-from sae.config import Config
+from sae.config import Config, Locations, Name, Real
 from sae.corpus.dependencies import dependency_documents
 from sae.errors import InputError
 
@@ -28,12 +28,12 @@ from sae.errors import InputError
 class CorpusConfig(Config):
     """Which text becomes the corpus, and how much of it."""
 
-    text: list[str] = Field(["dependencies"], min_length=1, description="sources: `dependencies`, `hf:NAME`, paths or globs")
-    text_field: str = Field("text", description="the field that holds the text in JSONL, Parquet and hub datasets")
-    context_length: PositiveInt = Field(256, ge=2, description="tokens in a packed sequence, its first BOS included")
-    train_tokens: PositiveInt | None = Field(None, description="tokens of the training split; null takes all there are")
-    held_out_tokens: PositiveInt | None = Field(None, description="tokens of the held-out split; null takes all there are")
-    held_out_fraction: float = Field(0.05, gt=0, lt=1, description="share of documents (by content hash) that training never sees")
+    text: Locations = Field(["dependencies"], min_length=1, max_length=10_000, description="sources: `dependencies`, `hf:NAME`, paths or globs")
+    text_field: Name = Field("text", description="the field that holds the text in JSONL, Parquet and hub datasets")
+    context_length: PositiveInt = Field(256, ge=2, le=2**20, description="tokens in a packed sequence, its first BOS included")
+    train_tokens: PositiveInt | None = Field(None, le=10**13, description="tokens of the training split; null takes all there are")
+    held_out_tokens: PositiveInt | None = Field(None, le=10**13, description="tokens of the held-out split; null takes all there are")
+    held_out_fraction: Real = Field(0.05, gt=0, lt=1, description="share of documents (by content hash) that training never sees")
 
 
 def documents(config: CorpusConfig) -> Iterator[tuple[str, str]]:

@@ -7,12 +7,12 @@ the whole store.
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 from safetensors.torch import load, save
 from scipy.sparse import csc_array
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
-from sae.config import Config
+from sae.config import Config, Location, refuse_repetition
 from sae.errors import InputError
 from sae.interpretation.sampling import draw_seed
 from sae.storage import Place
@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 class ControlsConfig(Config):
     """Which controls stand beside the dictionaries and the neurons, and how much of each is examined."""
 
-    kinds: list[ControlKind] = Field(
+    kinds: Annotated[list[ControlKind], AfterValidator(refuse_repetition)] = Field(
         ["random_directions", "pca"],
         description="random_directions, pca, ica, nmf (fitted on the store), random_dictionary (a TopK dictionary that was never trained)",
     )
-    num_features: PositiveInt = Field(256, description="features examined of each control, at most; components of pca, ica and nmf")
-    fit_vectors: PositiveInt = Field(32_768, description="vectors that pca, ica and nmf are fitted on, spread over the store")
-    shuffled_run: str | None = Field(
+    num_features: PositiveInt = Field(256, le=65_536, description="features examined of each control, at most; components of pca, ica and nmf")
+    fit_vectors: PositiveInt = Field(32_768, le=10**7, description="vectors that pca, ica and nmf are fitted on, spread over the store")
+    shuffled_run: Location | None = Field(
         None, description="URL of a run that was harvested and trained with subject.shuffle_seed: its dictionaries become controls; null: none"
     )
 

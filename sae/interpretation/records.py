@@ -70,7 +70,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sae.config import Config
+from sae.config import Config, Seed
 from sae.interpretation.controls import ControlsConfig
 
 NUM_INTERVALS = 12
@@ -130,13 +130,13 @@ class ExampleMix(Config):
     Reference: Towards Monosemanticity, appendix on automated interpretability with activations.
     """
 
-    top: PositiveInt = Field(description="strongest examples")
-    per_interval: NonNegativeInt = Field(2, description=f"examples of each of the {NUM_INTERVALS} even activation intervals")
-    random: NonNegativeInt = Field(description="random positions")
-    hard_negatives: NonNegativeInt = Field(10, description="places where co-firing or similar features fire strongly and this one does not")
-    out_of_context: NonNegativeInt = Field(description="the tokens of the top examples, wherever else they stand")
-    tokens_before: NonNegativeInt = Field(description="tokens shown before the one an example was chosen for")
-    tokens_after: NonNegativeInt = Field(description="tokens shown after it")
+    top: PositiveInt = Field(le=1000, description="strongest examples")
+    per_interval: NonNegativeInt = Field(2, le=1000, description=f"examples of each of the {NUM_INTERVALS} even activation intervals")
+    random: NonNegativeInt = Field(le=1000, description="random positions")
+    hard_negatives: NonNegativeInt = Field(10, le=1000, description="places where co-firing or similar features fire strongly and this one does not")
+    out_of_context: NonNegativeInt = Field(le=1000, description="the tokens of the top examples, wherever else they stand")
+    tokens_before: NonNegativeInt = Field(le=1000, description="tokens shown before the one an example was chosen for")
+    tokens_after: NonNegativeInt = Field(le=1000, description="tokens shown after it")
 
     @property
     def window(self) -> int:
@@ -151,15 +151,19 @@ class GraphConfig(Config):
         "counted",
         description="counted: from all firings in the explanation text; ablation: Neuron to Graph, from the strongest, by changing the tokens",
     )
-    max_patterns: PositiveInt = Field(64, description="token patterns an explanation may hold")
-    max_context: PositiveInt = Field(3, description="tokens in the longest pattern, the firing token included")
+    max_patterns: PositiveInt = Field(64, le=10_000, description="token patterns an explanation may hold")
+    max_context: PositiveInt = Field(3, le=64, description="tokens in the longest pattern, the firing token included")
 
 
 class Budget(Config):
     """How features are explained and their explanations scored: the same for every source."""
 
-    explanation_sequences: PositiveInt = Field(2048, description="sequences of the training split to learn explanations from, evenly spread over it")
-    scoring_sequences: PositiveInt = Field(512, description="sequences of the held-out split to score explanations on, evenly spread over it")
+    explanation_sequences: PositiveInt = Field(
+        2048, le=10**7, description="sequences of the training split to learn explanations from, evenly spread over it"
+    )
+    scoring_sequences: PositiveInt = Field(
+        512, le=10**7, description="sequences of the held-out split to score explanations on, evenly spread over it"
+    )
     explanation_examples: ExampleMix = Field(
         ExampleMix(top=20, random=5, out_of_context=10, tokens_before=12, tokens_after=8), description="examples kept for people and explainers"
     )
@@ -167,8 +171,10 @@ class Budget(Config):
         ExampleMix(top=6, random=10, out_of_context=20, tokens_before=4, tokens_after=4),
         description="examples of a score: 60 of 9 tokens",
     )
-    max_features: PositiveInt | None = Field(None, description="features examined per source, a seeded sample; null examines all")
+    max_features: PositiveInt | None = Field(None, le=2**24, description="features examined per source, a seeded sample; null examines all")
     controls: ControlsConfig = Field(ControlsConfig(), description="what stands beside dictionaries and neurons")
     graph: GraphConfig = Field(GraphConfig(), description="how explanations are learned, and how large they may be")
-    min_firing_examples: PositiveInt = Field(20, description="distinct firing examples in the scoring text below which a feature is not scored")
-    seed: NonNegativeInt = Field(0, description="of the samples of examples, features and random directions, and of the bootstrap")
+    min_firing_examples: PositiveInt = Field(
+        20, le=10**6, description="distinct firing examples in the scoring text below which a feature is not scored"
+    )
+    seed: Seed = Field(0, description="of the samples of examples, features and random directions, and of the bootstrap")

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from sae.config import Config
+from sae.config import Config, Seed
 from sae.errors import InputError, PlanError
 from sae.interpretation.sampling import draw_seed
 from sae.rating.packing import TokenNumbers, pairs
@@ -31,8 +31,8 @@ EFFECTS = 10
 class DeckConfig(Config):
     """Which features are rated."""
 
-    features_per_source: PositiveInt = Field(20, description="features of each source, a seeded sample of those that have a score")
-    seed: NonNegativeInt = Field(0, description="of the sample and of the order of the cards")
+    features_per_source: PositiveInt = Field(20, le=10_000, description="features of each source, a seeded sample of those that have a score")
+    seed: Seed = Field(0, description="of the sample and of the order of the cards")
 
 
 class Deck:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sae.config import Config
+from sae.config import Config, Seed
 from sae.rating.packing import TokenNumbers, pairs
 from sae.report.gather import ExplainedSource
 from sae.report.held_out import check_columns, packed_figures, packed_near
@@ -36,16 +36,16 @@ SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3, "hard
 class BrowserConfig(Config):
     """How much of the interpretation the report carries with it."""
 
-    features_per_source: PositiveInt = Field(1000, description="features of each source, at most")
-    top_examples: NonNegativeInt = Field(8, description="strongest examples of a feature")
-    examples_per_interval: NonNegativeInt = Field(1, description="examples of each activation interval")
-    scoring_examples: NonNegativeInt = Field(8, description="examples with predicted beside true activations")
-    patterns: NonNegativeInt = Field(10, description="patterns of an explanation, strongest first")
-    logits: NonNegativeInt = Field(8, description="most raised and most lowered tokens, each")
+    features_per_source: PositiveInt = Field(1000, le=10**6, description="features of each source, at most")
+    top_examples: NonNegativeInt = Field(8, le=1000, description="strongest examples of a feature")
+    examples_per_interval: NonNegativeInt = Field(1, le=1000, description="examples of each activation interval")
+    scoring_examples: NonNegativeInt = Field(8, le=1000, description="examples with predicted beside true activations")
+    patterns: NonNegativeInt = Field(10, le=1000, description="patterns of an explanation, strongest first")
+    logits: NonNegativeInt = Field(8, le=1000, description="most raised and most lowered tokens, each")
     max_data_bytes: PositiveInt = Field(
-        16_000_000, description="bytes of all features together, before compression; past it fewer features are taken"
+        16_000_000, le=2**30, description="bytes of all features together, before compression; past it fewer features are taken"
     )
-    seed: NonNegativeInt = Field(0, description="of the sample of features")
+    seed: Seed = Field(0, description="of the sample of features")
 
 
 Said = Mapping[tuple[str, int], Sequence[tuple[str, float, str]]]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from sae.architectures.config import ReluConfig, TopKConfig
-from sae.config import Config
+from sae.config import WEEK, Config, Real, Seed
 from sae.training.dictionary_config import DictionaryConfig
 from sae.training.grid import MAX_DICTIONARIES, expand_grids
 from sae.training.resampling import ResamplingConfig
@@ -23,17 +23,20 @@ class TrainingConfig(Config):
             DictionaryConfig(name="topk", sae=TopKConfig(d_sae=4096, k=20)),
             DictionaryConfig(name="relu", sae=ReluConfig(d_sae=4096), resampling=ResamplingConfig()),
         ],
+        min_length=1,
         description="what to train, all from the same batches; an entry with `grid: {sae.k: [16, 32], seed: [0, 1]}` stands for all combinations",
     )
-    batch_size: PositiveInt = Field(2048, description="vectors a step")
-    epochs: PositiveInt = Field(1, description="passes over the store; the paper never repeats a vector")
-    seed: int = Field(0, ge=0, description="seed of the order of batches")
-    log_every: PositiveInt = Field(20, description="steps a log row")
-    checkpoint_seconds: NonNegativeFloat = Field(30.0, description="seconds between saved training states: what a killed run loses at most")
+    batch_size: PositiveInt = Field(2048, le=2**22, description="vectors a step")
+    epochs: PositiveInt = Field(1, le=10_000, description="passes over the store; the paper never repeats a vector")
+    seed: Seed = Field(0, description="seed of the order of batches")
+    log_every: PositiveInt = Field(20, le=10**6, description="steps a log row")
+    checkpoint_seconds: Real = Field(30.0, ge=0, le=WEEK, description="seconds between saved training states: what a killed run loses at most")
     checkpoints_kept: PositiveInt = Field(
-        2, description="training states kept of each dictionary; one that is damaged gives way to the one before it"
+        2, le=100, description="training states kept of each dictionary; one that is damaged gives way to the one before it"
     )
-    dead_window_vectors: PositiveInt = Field(500_000, description="silent for so many vectors means dead, in the log and for auxiliary losses")
+    dead_window_vectors: PositiveInt = Field(
+        500_000, le=10**12, description="silent for so many vectors means dead, in the log and for auxiliary losses"
+    )
 
     @field_validator("dictionaries", mode="before")
     @classmethod

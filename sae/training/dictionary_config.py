@@ -2,11 +2,11 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from sae.architectures.config import SAEConfig
 from sae.architectures.registry import ARCHITECTURES
-from sae.config import Config
+from sae.config import Config, Name, Real, Seed
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import ResamplingConfig
 
@@ -17,24 +17,24 @@ RESAMPLED_WEIGHTS = {"W_enc", "b_enc", "W_dec"}
 class TargetL0Config(Config):
     """A search, before training, for the sparsity coefficient that gives a wanted L0."""
 
-    l0: PositiveFloat = Field(description="the L0 that is wanted, in features per vector")
-    tolerance: float = Field(0.1, gt=0, lt=1, description="largest accepted |L0 / wanted - 1| of the last pilot run")
-    pilot_fraction: float = Field(0.25, gt=0, le=1, description="steps of each pilot run, as a fraction of the run's; they use its first batches")
-    pilots: PositiveInt = Field(4, ge=2, description="pilot runs of one round, trained side by side from one reader")
-    max_rounds: PositiveInt = Field(4, description="rounds after which the search gives up")
+    l0: Real = Field(gt=0, le=2**24, description="the L0 that is wanted, in features per vector")
+    tolerance: Real = Field(0.1, gt=0, lt=1, description="largest accepted |L0 / wanted - 1| of the last pilot run")
+    pilot_fraction: Real = Field(0.25, gt=0, le=1, description="steps of each pilot run, as a fraction of the run's; they use its first batches")
+    pilots: PositiveInt = Field(4, ge=2, le=64, description="pilot runs of one round, trained side by side from one reader")
+    max_rounds: PositiveInt = Field(4, le=100, description="rounds after which the search gives up")
 
 
 class DictionaryConfig(Config):
     """One dictionary to train."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its directory below the run's `dictionaries`")
+    name: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its directory below the run's `dictionaries`")
     sae: SAEConfig = Field(description="architecture and size")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Adam and its schedule")
-    sparsity_warm_up_fraction: float = Field(0.0, ge=0, le=1, description="fraction of the steps over which the sparsity term rises from 0")
+    sparsity_warm_up_fraction: Real = Field(0.0, ge=0, le=1, description="fraction of the steps over which the sparsity term rises from 0")
     resampling: ResamplingConfig | None = Field(None, description="when dead features are resampled; null: never")
-    seed: int = Field(0, ge=0, description="seed of initial weights and of resampling")
-    target_hookpoint: str | None = Field(None, description="hookpoint to reconstruct, which makes it a transcoder; null: the one that is encoded")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="decay a step of the average of weights that is saved; null saves the last weights")
+    seed: Seed = Field(0, description="seed of initial weights and of resampling")
+    target_hookpoint: Name | None = Field(None, description="hookpoint to reconstruct, which makes it a transcoder; null: the one that is encoded")
+    ema_decay: Real | None = Field(None, gt=0, lt=1, description="decay a step of the average of weights that is saved; null saves the last weights")
     target_l0: TargetL0Config | None = Field(None, description="search the sparsity coefficient that gives this L0; null takes it as it is")
 
     encode_dtype: Literal["float32", "bfloat16"] = Field(
@@ -47,6 +47,11 @@ class DictionaryConfig(Config):
             raise ValueError(f"resampling sets W_enc, b_enc and W_dec, which {self.sae.architecture!r} has not all: set resampling to null")
         if self.target_l0 is not None and self.coefficient is None:
             raise ValueError(f"target_l0 needs a sparsity coefficient, which {self.sae.architecture!r} has not: leave it out, or choose k")
+        if self.target_l0 is not None and self.target_l0.l0 > self.sae.d_sae:
+            raise ValueError(
+                f"target_l0.l0 {self.target_l0.l0:g} is more than sae.d_sae {self.sae.d_sae:,}: more features than there are cannot be active. "
+                "Lower target_l0.l0, or raise sae.d_sae"
+            )
         return self
 
     @property

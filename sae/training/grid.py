@@ -10,7 +10,10 @@ becomes `topk-k16-d4096-s0`, `topk-k16-d4096-s1`, … in the order of the grid, 
 import itertools
 from typing import Any
 
+from sae.config import shown
+
 MAX_DICTIONARIES = 256
+GRID = "grid"
 SHORT_NAMES = {"sae.d_sae": "d", "sae.k": "k", "seed": "s", "optimizer.learning_rate": "lr", "target_l0.l0": "l0", "sae.architecture": ""}
 
 
@@ -22,20 +25,20 @@ def expand_grids(entries: list[Any]) -> list[Any]:
     """
     expanded: list[Any] = []
     for entry in entries:
-        expanded += _combinations(entry) if isinstance(entry, dict) and "grid" in entry else [entry]
+        expanded += _combinations(entry) if isinstance(entry, dict) and GRID in entry else [entry]
     return expanded
 
 
 def _combinations(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    grid = entry["grid"]
+    grid = entry[GRID]
     if not isinstance(grid, dict) or not grid or not all(isinstance(values, list) and values for values in grid.values()):
-        raise ValueError(f"grid: expected keys with lists of values, such as {{sae.k: [16, 32]}}, found {grid!r}")
+        raise ValueError(f"grid: expected keys with lists of values, such as {{sae.k: [16, 32]}}, found {shown(grid)}")
     count = 1
     for values in grid.values():
         count *= len(values)
     if count > MAX_DICTIONARIES:
         raise ValueError(f"grid: {count:,} combinations are more than {MAX_DICTIONARIES}: train them in several runs")
-    base = {key: value for key, value in entry.items() if key != "grid"}
+    base = {key: value for key, value in entry.items() if key != GRID}
     return [_combination(base, dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
 
 
@@ -56,7 +59,7 @@ def _set(entry: dict[str, Any], path: str, value: Any) -> None:
     for section in sections:
         below = node.get(section)
         if below is not None and not isinstance(below, dict):
-            raise ValueError(f"grid: {path!r} leads through {section!r}, which is {below!r} and has no keys")
+            raise ValueError(f"grid: {path!r} leads through {section!r}, which is {shown(below)} and has no keys")
         node[section] = dict(below or {})  # its own copy: combinations share nothing
         node = node[section]
     node[last] = value

@@ -5,10 +5,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Int
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
-from sae.config import Config
+from sae.config import Config, Real
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 # Along which axis of a parameter its features lie.
@@ -18,15 +18,15 @@ FEATURE_AXES = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 class OptimizerConfig(Config):
     """Adam and its learning rate over a run."""
 
-    learning_rate: PositiveFloat = Field(1e-3, description="Adam's rate between warm-up and decay")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients, per step")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, per step")
-    eps: PositiveFloat = Field(1e-8, description="added to the root of the mean of squared gradients")
-    warm_up_fraction: float = Field(0.0, ge=0, le=1, description="fraction of the steps over which the rate rises")
+    learning_rate: Real = Field(1e-3, gt=0, le=100, description="Adam's rate between warm-up and decay")
+    beta1: Real = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients, per step")
+    beta2: Real = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, per step")
+    eps: Real = Field(1e-8, gt=0, le=1, description="added to the root of the mean of squared gradients")
+    warm_up_fraction: Real = Field(0.0, ge=0, le=1, description="fraction of the steps over which the rate rises")
     warm_up_shape: Literal["linear", "cosine"] = Field("linear", description="how it rises: evenly, or as half a cosine")
-    warm_up_from: float = Field(0.0, ge=0, le=1, description="fraction of the rate at which it begins to rise")
-    decay_fraction: float = Field(0.2, ge=0, le=1, description="fraction of the steps, at the end, over which the rate falls linearly to 0")
-    max_gradient_norm: PositiveFloat | None = Field(None, description="norm to which a longer gradient is shortened; null: never")
+    warm_up_from: Real = Field(0.0, ge=0, le=1, description="fraction of the rate at which it begins to rise")
+    decay_fraction: Real = Field(0.2, ge=0, le=1, description="fraction of the steps, at the end, over which the rate falls linearly to 0")
+    max_gradient_norm: Real | None = Field(None, gt=0, le=10**6, description="norm to which a longer gradient is shortened; null: never")
 
 
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:

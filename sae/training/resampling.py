@@ -22,6 +22,7 @@ computed among the same rows; feature ranks each change their own of the dead fe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from sae.architectures.base import Dictionary, StepContext
-from sae.config import Config
+from sae.config import Config, Real
 from sae.parallel import ALONE, Workers
 from sae.training.optimization import reset_moments
 
@@ -40,11 +41,13 @@ ENCODER_NORM_FACTOR = 0.2
 class ResamplingConfig(Config):
     """When dead features are resampled, and from how many inputs."""
 
-    at_fractions: tuple[float, ...] = Field((0.1, 0.2, 0.3, 0.4), description="when, in fractions of the steps of the run")
-    silent_fraction: float = Field(
+    at_fractions: tuple[Annotated[Real, Field(ge=0, le=1)], ...] = Field(
+        (0.1, 0.2, 0.3, 0.4), max_length=100, description="when, in fractions of the steps of the run"
+    )
+    silent_fraction: Real = Field(
         0.05, gt=0, lt=1, description="silent for this fraction of the run's steps means dead; half an interval in the paper"
     )
-    num_inputs: PositiveInt = Field(32_768, description="inputs whose loss is computed, rounded up to whole batches; 819,200 in the paper")
+    num_inputs: PositiveInt = Field(32_768, le=10**7, description="inputs whose loss is computed, rounded up to whole batches; 819,200 in the paper")
 
     def steps(self, num_steps: int) -> set[int]:
         """After how many steps features are resampled, in a run of `num_steps`."""

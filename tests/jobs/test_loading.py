@@ -90,7 +90,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(InputError, match="is not YAML"):
         load_config(str(tmp_path / "broken.yaml"), [])
     (tmp_path / "list.yaml").write_text("- 1")
-    with pytest.raises(InputError, match="holds list"):
+    with pytest.raises(InputError, match="holds a list"):
         load_config(str(tmp_path / "list.yaml"), [])
 
 

@@ -45,7 +45,9 @@ SMALL = TrainingConfig(
     checkpoint_seconds=0,
     dead_window_vectors=256,
 )
-WILD = DictionaryConfig(name="wild", sae=TopKConfig(d_sae=16, k=3), optimizer=OptimizerConfig(learning_rate=1e30, decay_fraction=0))
+WILD = DictionaryConfig(
+    name="wild", sae=TopKConfig(d_sae=16, k=3), optimizer=OptimizerConfig(decay_fraction=0).model_copy(update={"learning_rate": 1e30})
+)
 
 
 class Recorder:

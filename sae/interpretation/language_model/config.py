@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from sae.config import Config
+from sae.config import DAY, Config, Line, Real, WebAddress
 
 ExplainerName = Literal["activations", "highlights"]
 ScorerName = Literal["simulation", "detection", "fuzzing", "logits"]
@@ -14,8 +14,8 @@ PER_MILLION = 1e-6
 class Prices(Config):
     """What the endpoint charges."""
 
-    prompt: NonNegativeFloat = Field(0.0, description="US dollars per million tokens sent")
-    reply: NonNegativeFloat = Field(0.0, description="US dollars per million tokens got")
+    prompt: Real = Field(0.0, ge=0, le=10**5, description="US dollars per million tokens sent")
+    reply: Real = Field(0.0, ge=0, le=10**5, description="US dollars per million tokens got")
 
     def cost(self, prompt_tokens: int, reply_tokens: int) -> float:
         """US dollars."""
@@ -25,32 +25,36 @@ class Prices(Config):
 class ReplyOptions(Config):
     """What every request asks for. A change makes other replies: it is part of the plan."""
 
-    temperature: NonNegativeFloat | None = Field(0.0, description="0 is as repeatable as the endpoint can be; null leaves it out")
+    temperature: Real | None = Field(0.0, ge=0, le=2, description="0 is as repeatable as the endpoint can be; null leaves it out")
     spare_tokens: PositiveInt = Field(
-        400, description="tokens a reply may have beyond the lists it must give: room for the explanation, or for a model that thinks first"
+        400, le=10**6, description="tokens a reply may have beyond the lists it must give: room for the explanation, or for a model that thinks first"
     )
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="how the endpoint calls the limit of a reply")
-    extra: dict[str, Any] = Field({}, description="further fields of the request, as the endpoint documents them")
+    extra: dict[str, Any] = Field({}, max_length=64, description="further fields of the request, as the endpoint documents them")
 
 
 class RequestLimits(Config):
     """How hard the endpoint may be pressed."""
 
-    concurrency: PositiveInt = Field(8, description="requests under way at once")
-    requests_per_minute: PositiveFloat | None = Field(None, description="requests begun per minute; null sets no limit")
-    tokens_per_minute: PositiveFloat | None = Field(None, description="tokens sent and allowed in replies per minute; null sets no limit")
-    timeout_seconds: PositiveFloat = Field(120.0, description="time for one reply")
-    attempts: PositiveInt = Field(8, description="attempts at one request that meets 429, a server's error, a time-out or a broken connection")
-    longest_wait_seconds: PositiveFloat = Field(
-        300.0, description="the longest wait before another attempt, Retry-After included; beyond it the run ends"
+    concurrency: PositiveInt = Field(8, le=1000, description="requests under way at once")
+    requests_per_minute: Real | None = Field(None, gt=0, le=10**7, description="requests begun per minute; null sets no limit")
+    tokens_per_minute: Real | None = Field(None, gt=0, le=10**10, description="tokens sent and allowed in replies per minute; null sets no limit")
+    timeout_seconds: Real = Field(120.0, gt=0, le=DAY, description="time for one reply")
+    attempts: PositiveInt = Field(
+        8, le=100, description="attempts at one request that meets 429, a server's error, a time-out or a broken connection"
+    )
+    longest_wait_seconds: Real = Field(
+        300.0, gt=0, le=DAY, description="the longest wait before another attempt, Retry-After included; beyond it the run ends"
     )
 
 
 class LanguageModelConfig(Config):
     """Explanations in words by a language model behind an OpenAI-compatible endpoint."""
 
-    model: str = Field(min_length=1, description="the model, as the endpoint names it")
-    base_url: str | None = Field(None, description="the endpoint, such as http://127.0.0.1:8000/v1; null takes OPENAI_BASE_URL, else OpenAI's own")
+    model: Line = Field(description="the model, as the endpoint names it")
+    base_url: WebAddress | None = Field(
+        None, description="the endpoint, such as http://127.0.0.1:8000/v1; null takes OPENAI_BASE_URL, else OpenAI's own"
+    )
     explainers: tuple[ExplainerName, ...] = Field(
         ("highlights",),
         min_length=1,
@@ -60,10 +64,14 @@ class LanguageModelConfig(Config):
         ("simulation", "detection", "fuzzing", "logits"), description="how explanations are scored on examples they never saw"
     )
     logit_effects: bool = Field(True, description="show explainers the tokens whose logits the feature raises most")
-    shown_examples: PositiveInt = Field(20, description="explanation examples shown, strongest and per interval; `activations` adds silent ones")
-    examples_per_request: PositiveInt = Field(5, description="scoring examples in one request")
-    max_features: NonNegativeInt = Field(50, description="features of each source to explain, a seeded sample of those that fire")
-    max_cost: PositiveFloat | None = Field(None, description="US dollars this output may cost in all; reaching it ends the work, raising it goes on")
+    shown_examples: PositiveInt = Field(
+        20, le=1000, description="explanation examples shown, strongest and per interval; `activations` adds silent ones"
+    )
+    examples_per_request: PositiveInt = Field(5, le=1000, description="scoring examples in one request")
+    max_features: NonNegativeInt = Field(50, le=10**6, description="features of each source to explain, a seeded sample of those that fire")
+    max_cost: Real | None = Field(
+        None, gt=0, le=10**7, description="US dollars this output may cost in all; reaching it ends the work, raising it goes on"
+    )
     prices: Prices = Field(Prices(), description="what the endpoint charges")
     replies: ReplyOptions = Field(ReplyOptions(), description="what every request asks for")
     limits: RequestLimits = Field(RequestLimits(), description="how hard the endpoint may be pressed")

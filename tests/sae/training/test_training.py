@@ -205,7 +205,7 @@ def test_resampling_is_logged_with_its_outcome(undisturbed):
 
 
 def test_divergence_names_dictionary_step_and_term_and_keeps_the_last_state(store, output):
-    wild = changed(TOPK, optimizer=OptimizerConfig(learning_rate=1e30, warm_up_fraction=0, decay_fraction=0))
+    wild = changed(TOPK, optimizer=OptimizerConfig(decay_fraction=0).model_copy(update={"learning_rate": 1e30}))
     with pytest.raises(DivergenceError, match=r"dictionary 'topk' diverged at step \d+: .* is (nan|inf)"):
         train(store, HOOKPOINT, wild, output)
     assert not output.exists("topk/config.json")

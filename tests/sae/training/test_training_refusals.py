@@ -97,9 +97,11 @@ def test_nan_among_the_first_vectors_is_found_before_training(store, output):
 
 
 def test_one_that_diverges_is_said_and_the_others_are_finished(store, output):
-    wild = relu("wild", optimizer={"learning_rate": 1e30, "decay_fraction": 0})
+    both = config(relu("wild", optimizer={"decay_fraction": 0}), relu())
+    wild = both.dictionaries[0].optimizer.model_copy(update={"learning_rate": 1e30})  # beyond what a configuration may ask for
+    both = both.model_copy(update={"dictionaries": [both.dictionaries[0].model_copy(update={"optimizer": wild}), both.dictionaries[1]]})
     with pytest.raises(DivergenceError, match="dictionary 'wild' diverged"):
-        train(store, HOOKPOINT, config(wild, relu()), output)
+        train(store, HOOKPOINT, both, output)
     assert output.exists("relu/result.json")
     assert not output.exists("wild/result.json")
 

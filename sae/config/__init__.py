@@ -1,0 +1,34 @@
+"""Configurations: frozen, strict and bounded settings whose mistakes are named in the user's own words."""
+
+from sae.config.base import Config
+from sae.config.keys import Key, find_key, model_at, near_keys, nested_models, walk_keys
+from sae.config.problems import describe_problem, describe_unknown, near_names, shown, without_credentials
+from sae.config.values import DAY, WEEK, Gpus, Labels, Line, Location, Locations, Name, Real, Seed, WebAddress, as_list, refuse_repetition
+
+__all__ = [
+    "DAY",
+    "WEEK",
+    "Config",
+    "Gpus",
+    "Key",
+    "Labels",
+    "Line",
+    "Location",
+    "Locations",
+    "Name",
+    "Real",
+    "Seed",
+    "WebAddress",
+    "as_list",
+    "describe_problem",
+    "describe_unknown",
+    "find_key",
+    "model_at",
+    "near_keys",
+    "near_names",
+    "nested_models",
+    "refuse_repetition",
+    "shown",
+    "walk_keys",
+    "without_credentials",
+]
