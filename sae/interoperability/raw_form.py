@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary
 from sae.errors import InputError
-from sae.interoperability.provenance import Provenance
+from sae.interoperability.imported_origin import Provenance
 from sae.tensor_files import LARGEST
 
 Rule = Literal["relu", "topk", "jumprelu", "gated"]

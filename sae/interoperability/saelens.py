@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae.errors import InputError
 from sae.interoperability.hookpoint_names import in_transformer_lens
-from sae.interoperability.provenance import Provenance, Taken, known, taken_if
+from sae.interoperability.imported_origin import Provenance, Taken, known, taken_if
 from sae.interoperability.raw_form import VECTORS, RawForm, Rule
 from sae.interoperability.reading import (
     PRECISIONS,

@@ -11,7 +11,7 @@ from typing import Any
 from sae.errors import InputError
 from sae.interoperability.configuration_keys import Bound, KeyList
 from sae.interoperability.hookpoint_names import in_transformer_lens
-from sae.interoperability.provenance import Provenance, Taken, known, taken_if
+from sae.interoperability.imported_origin import Provenance, Taken, known, taken_if
 from sae.interoperability.raw_form import RawForm
 from sae.interoperability.reading import in_precision, read_config, read_safetensors, refuse_unless, refuse_unless_equal, truth, whole_number
 from sae.storage import Place
