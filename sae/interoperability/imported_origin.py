@@ -7,6 +7,7 @@ from sae.interoperability.reading import shown
 
 MAX_TEXT = 200  # characters of a text in the metadata
 MAX_NOTES = 32
+LARGEST_NUMBER = 2**31  # no context is longer
 LABELS = {"hookpoint": "hookpoint", "target_hookpoint": "target hookpoint", "subject": "model", "context_length": "context length"}
 OPTIONS = {"hookpoint": "--hookpoint", "target_hookpoint": "--target-hookpoint", "subject": "--model"}
 
@@ -65,9 +66,9 @@ class Provenance:
 
 
 def taken_if(kind: type, value: Any, source: str) -> Taken | None:
-    """A fact, unless the value is missing or no text or positive number."""
+    """A fact, unless the value is missing, or no text or possible positive number."""
     usable = isinstance(value, kind) and not isinstance(value, bool)
-    usable = usable and (value > 0 if isinstance(value, int) else bool(str(value).strip()))
+    usable = usable and (0 < value < LARGEST_NUMBER if isinstance(value, int) else bool(str(value).strip()))
     return Taken(value, source) if usable else None
 
 
