@@ -18,12 +18,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import UInt32
 from pydantic import NonNegativeInt
 
 from sae.config import Config
 from sae.corpus.sources import CorpusConfig, documents
 from sae.errors import CorruptObjectError, EmptyCorpusError, PlanError
-from sae.storage import Place, sha256_hex
+from sae.storage import ArrowFile, ArrowFileError, Place, sha256_hex
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -98,16 +99,19 @@ class TokenCorpus:
         for shard in self.manifest.shards(split):
             low, high = max(start - first, 0), min(stop - first, shard.sequences)
             if low < high:
-                parts.append(self._read(shard)[low:high])
+                parts.append(self._read(shard, first)[low:high])
             first += shard.sequences
         width = self.manifest.config.context_length
         return np.concatenate(parts) if parts else np.empty((0, width), np.uint32)
 
-    def _read(self, shard: TokenShard) -> np.ndarray:
-        buffer = self.place.open_buffer(shard.key)
-        if sha256_hex(buffer) != shard.sha256:
-            raise CorruptObjectError(f"{self.place.path(shard.key)} is not the object its manifest names: delete the corpus and prepare it again")
-        return sequences_from_ipc(buffer)
+    def _read(self, shard: TokenShard, first: int) -> UInt32[np.ndarray, "sequence position"]:
+        try:
+            buffer = self.place.open_buffer(shard.key)
+            if sha256_hex(buffer) != shard.sha256:
+                raise ArrowFileError("it is not the object its manifest names")
+            return sequences_from_ipc(buffer, first, first + shard.sequences, self.manifest.config.context_length)
+        except (ArrowFileError, pa.ArrowInvalid) as error:  # an empty file cannot be mapped
+            raise CorruptObjectError(f"{self.place.path(shard.key)} cannot be trusted, {error}: delete the corpus and prepare it again") from None
 
 
 def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, progress: Callable[[int], None] = lambda tokens: None) -> TokenCorpus:
@@ -177,10 +181,20 @@ def sequences_to_ipc(tokens: np.ndarray, first: int) -> pa.Buffer:
     return sink.getvalue()
 
 
-def sequences_from_ipc(buffer: pa.Buffer) -> np.ndarray:
-    """The tokens `[sequences, context_length]` of an object written by `sequences_to_ipc`."""
-    column = pa.ipc.open_file(buffer).read_all().column("tokens").combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+def sequences_from_ipc(buffer: pa.Buffer, first: int, stop: int, context_length: int) -> UInt32[np.ndarray, "sequence position"]:
+    """The tokens of the sequences `[first, stop)` in an object that `sequences_to_ipc` wrote.
+
+    Raises:
+        ArrowFileError: the object is not of this form, or holds other sequences.
+    """
+    schema = pa.schema([("sequence_id", pa.uint64()), ("tokens", pa.list_(pa.uint32(), context_length))])
+    file = ArrowFile(buffer, schema, max(1, stop - first))
+    if file.num_rows != stop - first or file.num_batches != 1:
+        raise ArrowFileError(f"it has {file.num_rows:,} sequences, expected {stop - first:,}")
+    if not np.array_equal(file.values(0, 0).to_numpy(), np.arange(first, stop, dtype=np.uint64)):
+        raise ArrowFileError(f"its sequences are not those from {first:,} to {stop - 1:,}")
+    tokens: UInt32[np.ndarray, "sequence position"] = file.values(1, 0).to_numpy().reshape(-1, context_length)
+    return tokens
 
 
 class _SplitWriter:

@@ -1,9 +1,13 @@
 """A URL as a place for whole objects: put once, ranged read, list, exists, digest. On disk, in S3, or wherever fsspec reaches."""
 
+from sae.storage.arrow_file import ArrowFile
+from sae.storage.arrow_metadata import ArrowFileError
 from sae.storage.json_objects import parse_json, parse_json_lines, sealed, to_json, unsealed, without_surrogates
 from sae.storage.place import Entry, Place, UnfinishedUpload, absolute_url, sha256_hex
 
 __all__ = [
+    "ArrowFile",
+    "ArrowFileError",
     "Entry",
     "Place",
     "UnfinishedUpload",

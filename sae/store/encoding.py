@@ -33,6 +33,11 @@ class ShardColumns:
     positions: UInt32[np.ndarray, " row"]
     token_ids: UInt32[np.ndarray, " row"]
 
+    @property
+    def origins(self) -> tuple[UInt64[np.ndarray, " row"], UInt32[np.ndarray, " row"], UInt32[np.ndarray, " row"]]:
+        """The columns of a shard before its activations, in their order."""
+        return self.sequence_ids, self.positions, self.token_ids
+
 
 class RowSums:
     """Sums over rows x as stored: of x, of ‖x‖ and ‖x‖², and of ‖x‖ at each position.
@@ -108,7 +113,7 @@ def encode_shard(
                 raise _not_finite(torch.from_numpy(block).view(activations.dtype), schema)
             values = pa.Array.from_buffers(field.type.value_type, block.size // activations.itemsize, [None, pa.py_buffer(block)])
             column = pa.FixedSizeListArray.from_arrays(values, type=field.type)
-            numbers = [pa.array(numbers[part]) for numbers in (columns.sequence_ids, columns.positions, columns.token_ids)]
+            numbers = [pa.array(numbers[part]) for numbers in columns.origins]
             writer.write_batch(pa.RecordBatch.from_arrays([*numbers, column], schema=schema))
             digests.update(sink.tell())
         writer.close()

@@ -13,9 +13,9 @@ from functools import partial
 import numpy as np
 
 from sae.corpus.packing import SEQUENCES_PER_SHARD, TokenCorpus
-from sae.errors import CorruptObjectError, InputError
+from sae.errors import CorruptObjectError, InputError, PlanError
 from sae.storage import Place
-from sae.store.manifest import MANIFEST_KEY, ShardEntry, StoreManifest, StorePlan, read_manifest, read_plan, read_receipt, receipt_key
+from sae.store.manifest import MANIFEST_KEY, ShardEntry, StoreManifest, StorePlan, fitting_receipt, read_manifest, read_plan, receipt_key
 from sae.store.reader import Store
 
 POLL_SECONDS = (0.1, 2.0)  # between two looks for a receipt: at first, and after a while
@@ -60,7 +60,10 @@ class GrowingStore(Store):
         """What it holds; waits for the end of the harvest."""
         if self._finished is None:
             self._wait_for(lambda: self.place.exists(MANIFEST_KEY), threading.Event())
-            self._finished = read_manifest(self.place)
+            finished = read_manifest(self.place)
+            if finished.plan.digest != self._plan.digest:
+                raise PlanError(f"{self.place.url} was replaced by a store of another plan while it was read: run the same command again")
+            self._finished = finished
         return self._finished
 
     def shard_rows(self, hookpoint: str) -> list[int]:
@@ -93,7 +96,7 @@ class GrowingStore(Store):
             return True
         if not self.place.exists(key):
             return False
-        receipt = read_receipt(self.place, hookpoint, shard)
+        receipt = fitting_receipt(self.place, self.plan, hookpoint, shard)
         if receipt.rows != self._rows[shard]:
             raise CorruptObjectError(
                 f"{self.place.path(key)} says {receipt.rows:,} rows, its plan and corpus say {self._rows[shard]:,}: "

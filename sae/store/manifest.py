@@ -1,4 +1,4 @@
-"""The plan a store is made by, the receipts that prove its shards whole, and the manifest that says it may be read.
+"""Writing and reading the plan of a store, the receipts that prove its shards whole, and the manifest that says it may be read.
 
 ::
 
@@ -10,106 +10,58 @@
 
 Everything here is a function of the plan and the corpus: how many workers made a store, and how often they were killed, leaves no
 trace in it.
+
+Nothing is believed because it is there. Plan and receipts are sealed with a digest over all their fields. The manifest's digest covers the plan, the
+shards and the statistics; its plan must be `plan.json`, and all its numbers must fit together (`sae.store.consistency`).
 """
 
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal, TypeVar
-
-from pydantic import Field, NonNegativeInt, PositiveInt
+from typing import Any, TypeVar
 
 from sae.config import Config
-from sae.errors import ConfigError, InputError, PlanError
-from sae.storage import Place, to_json
-from sae.store.schema import Compression, StoreDtype
-from sae.store.statistics import HookpointStatistics, RowTotals, merge_statistics
+from sae.errors import ConfigError, CorruptObjectError, InputError, PlanError
+from sae.storage import Place, sealed, to_json, unsealed
+from sae.store.consistency import manifest_problem, plan_problem, receipt_problem
+from sae.store.records import (
+    MANIFEST_KEY,
+    PLAN_KEY,
+    SCHEMA_VERSION,
+    Receipt,
+    ShardEntry,
+    StoreManifest,
+    StorePlan,
+    receipt_key,
+    shard_key,
+    tokens_key,
+)
+from sae.store.statistics import merge_statistics
 
-SCHEMA_VERSION: Final = 2
-MANIFEST_KEY = "manifest.json"
-PLAN_KEY = "plan.json"
+__all__ = [
+    "MANIFEST_KEY",
+    "PLAN_KEY",
+    "SCHEMA_VERSION",
+    "Receipt",
+    "ShardEntry",
+    "StoreManifest",
+    "StorePlan",
+    "examine_manifest",
+    "finish_store",
+    "fitting_receipt",
+    "missing_shards",
+    "read_manifest",
+    "read_plan",
+    "read_receipt",
+    "receipt_key",
+    "shard_key",
+    "start_store",
+    "tokens_key",
+]
+
 CONCURRENT_READS = 16  # small objects in an object store take tens of milliseconds each
 RECEIPTS_AT_ONCE = 512  # each holds a sum for every element of its activations
 Parsed = TypeVar("Parsed", bound=Config)
-
-
-class StorePlan(Config):
-    """All that determines the bytes of a store."""
-
-    schema_version: Literal[2] = SCHEMA_VERSION
-    subject: str = Field(description="name of the subject model, for readers; its digest is what counts")
-    subject_digest: str = Field(description="sha256 over the subject's weights in the precision it ran in")
-    corpus_digest: str = Field(description="digest of the corpus manifest")
-    context_length: PositiveInt = Field(description="tokens in a sequence")
-    hookpoints: dict[str, PositiveInt] = Field(min_length=1, description="d_in of each hookpoint")
-    dtype: StoreDtype = Field("float16", description="precision of the stored activations")
-    compression: Compression = Field("none", description="of the activations within a shard")
-    num_sequences: PositiveInt = Field(description="sequences of the training split, from the first on")
-    sequences_per_shard: PositiveInt = Field(256, description="sequences of a shard; the last one may hold fewer")
-    sequences_per_forward: PositiveInt = Field(32, description="sequences that run through the model at once: a matrix product rounds by its size")
-    tokens_per_sequence: PositiveInt | None = Field(None, description="rows drawn from each sequence without replacement; null takes all")
-    special_token_ids: list[NonNegativeInt] = Field(description="tokens whose activations are never stored (BOS, EOS)")
-    seed: NonNegativeInt = Field(0, description="seed of the draw and of the order of rows within a shard")
-
-    @property
-    def num_shards(self) -> int:
-        """Shards of each hookpoint."""
-        return -(-self.num_sequences // self.sequences_per_shard)
-
-    def shard_range(self, shard: int) -> tuple[int, int]:
-        """The sequences `[first, last + 1)` of a shard."""
-        return shard * self.sequences_per_shard, min((shard + 1) * self.sequences_per_shard, self.num_sequences)
-
-    def identity(self) -> dict[str, Any]:
-        """What must be equal for two plans to be one: everything but the subject's name, since a model may move."""
-        return self.model_dump(mode="json", exclude={"subject"})
-
-    @property
-    def digest(self) -> str:
-        """Names what a store will hold before it is finished: the SHA-256 of `identity()` as JSON."""
-        return hashlib.sha256(to_json(self.identity())).hexdigest()
-
-
-class ShardEntry(Config):
-    """One shard of one hookpoint, as the manifest lists it."""
-
-    rows: NonNegativeInt
-    bytes: NonNegativeInt
-    sha256: str = Field(description="of the object: proof against anyone")
-    checksum: str = Field(description="XXH3-128 of the object: proof against accidents, at the speed of memory")
-    tokens_sha256: str = Field(description="of the object with the shard's sequences")
-
-
-class Receipt(ShardEntry, RowTotals):
-    """Proof that a shard is whole, with sums over its rows."""
-
-    def entry(self) -> ShardEntry:
-        """What the manifest keeps of it."""
-        return ShardEntry(**self.model_dump(include=set(ShardEntry.model_fields)))
-
-
-class StoreManifest(Config):
-    """What a store holds; `digest` names its content and is what later stages pin."""
-
-    plan: StorePlan
-    shards: dict[str, list[ShardEntry]]
-    statistics: dict[str, HookpointStatistics]
-    digest: str
-
-
-def shard_key(hookpoint: str, shard: int) -> str:
-    """Where a shard lies in its store."""
-    return f"shards/{hookpoint}/{shard:06d}.arrow"
-
-
-def receipt_key(hookpoint: str, shard: int) -> str:
-    """Where a shard's receipt lies in its store."""
-    return f"receipts/{hookpoint}/{shard:06d}.json"
-
-
-def tokens_key(shard: int) -> str:
-    """Where the sequences of a shard lie in its store."""
-    return f"tokens/{shard:06d}.arrow"
 
 
 def read_plan(place: Place) -> StorePlan:
@@ -117,21 +69,47 @@ def read_plan(place: Place) -> StorePlan:
 
     Raises:
         InputError: there is none, or one of another release's schema.
+        CorruptObjectError: it was changed after it was written.
     """
     found = place.get_json(PLAN_KEY)
     _check_schema(place, PLAN_KEY, found)
-    return _parsed(StorePlan, place, PLAN_KEY, found)
+    plan = _parsed(StorePlan, place, PLAN_KEY, _unsealed(place, PLAN_KEY, found))
+    if problem := plan_problem(plan):
+        raise CorruptObjectError(f"{place.path(PLAN_KEY)} cannot be trusted, {problem}: choose another place, or delete this store")
+    return plan
 
 
 def read_manifest(place: Place) -> StoreManifest:
-    """The manifest of the finished store at `place`.
+    """The proven manifest of the finished store at `place`.
 
     Raises:
         InputError: there is none, or one of another release's schema.
+        CorruptObjectError: manifest or plan were changed after they were written, or do not fit each other.
+    """
+    manifest, problems = examine_manifest(place)
+    if problems:
+        raise CorruptObjectError(problems[0])
+    return manifest
+
+
+def examine_manifest(place: Place) -> tuple[StoreManifest, list[str]]:
+    """The manifest of a store, and one line for each reason not to believe it.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it has another release's schema.
     """
     found = place.get_json(MANIFEST_KEY)
     _check_schema(place, MANIFEST_KEY, found.get("plan") if isinstance(found, dict) else None)
-    return _parsed(StoreManifest, place, MANIFEST_KEY, found)
+    manifest, problems = _parsed(StoreManifest, place, MANIFEST_KEY, found), []
+    stated = "its digest is not that of what it lists" if _digest(found) != manifest.digest else None
+    if reason := stated or plan_problem(manifest.plan) or manifest_problem(manifest):
+        problems.append(_untrusted(place, MANIFEST_KEY, reason))
+    try:
+        if read_plan(place) != manifest.plan:
+            problems.append(_untrusted(place, PLAN_KEY, "it is not the plan of the manifest"))
+    except (InputError, CorruptObjectError) as error:
+        problems.append(str(error))
+    return manifest, problems
 
 
 def read_receipt(place: Place, hookpoint: str, shard: int) -> Receipt:
@@ -139,19 +117,38 @@ def read_receipt(place: Place, hookpoint: str, shard: int) -> Receipt:
 
     Raises:
         InputError: there is none, or what is there is none.
+        CorruptObjectError: it was changed after it was written.
     """
     key = receipt_key(hookpoint, shard)
-    return _parsed(Receipt, place, key, place.get_json(key))
+    return _parsed(Receipt, place, key, _unsealed(place, key, place.get_json(key)))
+
+
+def fitting_receipt(place: Place, plan: StorePlan, hookpoint: str, shard: int) -> Receipt:
+    """The receipt of a shard, whose numbers are possible by the plan.
+
+    Raises:
+        InputError, CorruptObjectError: as `read_receipt`; or a number is not possible.
+    """
+    receipt = read_receipt(place, hookpoint, shard)
+    if problem := receipt_problem(plan, hookpoint, shard, receipt):
+        raise CorruptObjectError(_untrusted(place, receipt_key(hookpoint, shard), problem))
+    return receipt
 
 
 def start_store(place: Place, plan: StorePlan) -> None:
     """Write the plan, or check that it is the one the store was begun with.
 
     Raises:
+        ConfigError: a store of this plan would have too many shards.
         PlanError: the place holds a store of another plan; the message names the differing fields.
     """
-    if not place.exists(PLAN_KEY) and place.put_new(PLAN_KEY, to_json(plan.model_dump(mode="json"))):
-        return  # else another came first, perhaps with another plan
+    if problem := plan_problem(plan):
+        raise ConfigError(f"{place.url} cannot hold the store that was asked for, {problem}: choose a larger harvest.sequences_per_shard")
+    if not place.exists(PLAN_KEY):
+        # A finished store that lost it gets the manifest's: the name of its subject, which may have moved, stays the same in both.
+        lost = examine_manifest(place)[0].plan if place.exists(MANIFEST_KEY) else None
+        if place.put_new(PLAN_KEY, to_json(sealed((lost or plan).model_dump(mode="json")))) and not lost:
+            return  # else another came first, perhaps with another plan
     found, wanted = read_plan(place).identity(), plan.identity()
     differing = [f"{name} (there {_short(found[name])}, now {_short(wanted[name])})" for name in wanted if found[name] != wanted[name]]
     if differing:
@@ -169,6 +166,7 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
 
     Raises:
         InputError: a shard has no receipt.
+        CorruptObjectError: a receipt or the manifest that is there was changed after it was written.
         PlanError: the manifest there belongs to another plan, or was made of other receipts meanwhile.
     """
     start_store(place, plan)
@@ -182,12 +180,33 @@ def finish_store(place: Place, plan: StorePlan) -> StoreManifest:
     for hookpoint in sorted(plan.hookpoints):
         entries = shards[hookpoint] = []
         statistics[hookpoint] = merge_statistics(_read_receipts(place, plan, hookpoint, entries))
-    content = {"plan": plan.identity(), "shards": {name: [entry.model_dump() for entry in entries] for name, entries in shards.items()}}
-    manifest = StoreManifest(plan=plan, shards=shards, statistics=statistics, digest=hashlib.sha256(to_json(content)).hexdigest())
-    del content  # of a large store, some hundred megabytes
-    if not place.put_new(MANIFEST_KEY, to_json(manifest.model_dump(mode="json"))) and read_manifest(place).digest != manifest.digest:
+    # The plan that is there: under whichever name a later command knows the subject, the manifest is the same.
+    manifest = StoreManifest(plan=read_plan(place), shards=shards, statistics=statistics, digest="")
+    content = manifest.model_dump(mode="json")
+    content["digest"] = _digest(content)
+    manifest = manifest.model_copy(update={"digest": content["digest"]})
+    if problem := manifest_problem(manifest):
+        raise CorruptObjectError(f"the receipts of {place.url} cannot be trusted, {problem}: `monosem clean` and harvest again, into another place")
+    if not place.put_new(MANIFEST_KEY, to_json(content)) and read_manifest(place).digest != manifest.digest:
         raise PlanError(f"{place.path(MANIFEST_KEY)} was written by another harvest meanwhile, of other shards: `monosem show --verify` says which")
     return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """The digest of a manifest as JSON, which names its content: the plan without the subject's name, the shards, the statistics."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(to_json({**content, "plan": {name: value for name, value in manifest["plan"].items() if name != "subject"}})).hexdigest()
+
+
+def _untrusted(place: Place, key: str, reason: str) -> str:
+    return f"{place.path(key)} cannot be trusted, {reason}: delete it and run the harvest again"
+
+
+def _unsealed(place: Place, key: str, found: Any) -> dict[str, Any]:
+    try:
+        return unsealed(found, place.path(key))
+    except CorruptObjectError:
+        raise CorruptObjectError(_untrusted(place, key, "it was changed after it was written")) from None
 
 
 def _parsed(kind: type[Parsed], place: Place, key: str, found: Any) -> Parsed:
@@ -202,8 +221,8 @@ def _check_schema(place: Place, key: str, plan: Any) -> None:
     if not isinstance(version, int):
         raise InputError(f"{place.path(key)} has no schema_version: it was not written by this tool, or was damaged; choose another place")
     if version != SCHEMA_VERSION:
-        age, remedy = ("newer", "read it with that version") if version > SCHEMA_VERSION else ("older", "harvest again, into another place")
-        raise InputError(f"{place.path(key)} was written by a {age} version: it has schema {version}, this one knows {SCHEMA_VERSION}; {remedy}")
+        age, remedy = ("a newer", "read it with that version") if version > SCHEMA_VERSION else ("an older", "harvest again, into another place")
+        raise InputError(f"{place.path(key)} was written by {age} version: it has schema {version}, this one knows {SCHEMA_VERSION}; {remedy}")
 
 
 def _read_receipts(place: Place, plan: StorePlan, hookpoint: str, entries: list[ShardEntry]) -> Iterator[list[Receipt]]:
@@ -211,7 +230,7 @@ def _read_receipts(place: Place, plan: StorePlan, hookpoint: str, entries: list[
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for first in range(0, plan.num_shards, RECEIPTS_AT_ONCE):
             numbers = range(first, min(first + RECEIPTS_AT_ONCE, plan.num_shards))
-            block = list(pool.map(lambda shard: read_receipt(place, hookpoint, shard), numbers))
+            block = list(pool.map(lambda shard: fitting_receipt(place, plan, hookpoint, shard), numbers))
             entries += [receipt.entry() for receipt in block]
             yield block
 

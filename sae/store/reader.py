@@ -6,6 +6,7 @@ receipt (size, XXH3-128, rows) before the first of its rows is handed out. Objec
 
 import threading
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sae.corpus.packing import sequences_from_ipc
 from sae.errors import CorruptObjectError, HookpointError, InputError
-from sae.storage import Place, sha256_hex
+from sae.storage import ArrowFileError, Place, sha256_hex
 from sae.store.download import Downloads
 from sae.store.manifest import (
     MANIFEST_KEY,
@@ -27,7 +28,7 @@ from sae.store.manifest import (
     shard_key,
     tokens_key,
 )
-from sae.store.schema import ShardRows, row_bytes
+from sae.store.schema import ShardRows, row_bytes, shard_schema
 from sae.store.shards import OpenShards, checksum
 from sae.store.statistics import HookpointStatistics
 
@@ -39,12 +40,14 @@ class Store:
 
     Args:
         place: of the store.
+        manifest: where it is read already, by whoever does not believe it; null reads and proves it.
 
     Raises:
         InputError: there is no store at this place, or none that is finished.
+        CorruptObjectError: its manifest or plan was changed after it was written.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, manifest: StoreManifest | None = None) -> None:
         if not place.exists(MANIFEST_KEY):
             state = (
                 "an unfinished store: run its harvest again, it continues"
@@ -53,7 +56,7 @@ class Store:
             )
             raise InputError(f"{place.url} holds {state}")
         self._begin(place)
-        self._manifest = read_manifest(place)
+        self._manifest = manifest or read_manifest(place)
 
     def _begin(self, place: Place) -> None:
         self.place = place
@@ -151,38 +154,32 @@ class Store:
             CorruptObjectError: the object differs from its receipt.
         """
         entry = self.entry(next(iter(self.plan.hookpoints)), shard)
+        first, stop = self.plan.shard_range(shard)
         buffer = self._buffer(tokens_key(shard))
         if sha256_hex(buffer) != entry.tokens_sha256:
             raise self._corrupt(tokens_key(shard), "its SHA-256 is not the one of the receipt")
-        return sequences_from_ipc(buffer)
+        try:
+            return sequences_from_ipc(buffer, first, stop, self.plan.context_length)
+        except ArrowFileError as error:
+            raise self._corrupt(tokens_key(shard), str(error)) from None
 
-    def verify(self) -> list[str]:
-        """Read every object of the store and compare its SHA-256; returns one line for each that is not what its receipt says."""
-        problems = []
-        for shard in range(self.plan.num_shards):
-            try:
-                self.sequence_tokens(shard)
-            except CorruptObjectError as error:
-                problems.append(str(error))
-            for hookpoint in self.plan.hookpoints:
-                try:
-                    self._verify_shard(hookpoint, shard)
-                except CorruptObjectError as error:
-                    problems.append(str(error))
-        return problems
+    def read_whole(self, hookpoint: str, shard: int) -> ShardRows:
+        """The rows of a shard whose SHA-256 and size are those of its receipt; nothing of it stays open.
 
-    def entry(self, hookpoint: str, shard: int) -> ShardEntry:
-        """What the receipt of a shard says."""
-        self.width(hookpoint)
-        return self.manifest.shards[hookpoint][shard]
-
-    def _verify_shard(self, hookpoint: str, shard: int) -> None:
+        Raises:
+            CorruptObjectError: it differs from its receipt.
+        """
         entry, key = self.entry(hookpoint, shard), shard_key(hookpoint, shard)
         buffer = self._buffer(key)
         self._check_size(key, buffer.size, entry)
         if sha256_hex(buffer) != entry.sha256:
             raise self._corrupt(key, "its SHA-256 is not the one of its receipt")
-        self._rows_of(key, buffer, entry)
+        return self._rows_of(key, buffer, entry)
+
+    def entry(self, hookpoint: str, shard: int) -> ShardEntry:
+        """What the receipt of a shard says."""
+        self.width(hookpoint)
+        return self.manifest.shards[hookpoint][shard]
 
     def _read(self, key: str) -> tuple[ShardRows, int]:
         hookpoint, shard = _shard_of(key)
@@ -209,12 +206,16 @@ class Store:
             raise self._corrupt(key, f"it has {size:,} bytes, its receipt says {entry.bytes:,}")
 
     def _rows_of(self, key: str, buffer: pa.Buffer, entry: ShardEntry) -> ShardRows:
+        hookpoint, shard = _shard_of(key)
         try:
-            rows = ShardRows(buffer, self.plan.compression != "none")
-        except pa.ArrowInvalid as error:
-            raise self._corrupt(key, f"it is no Arrow file ({error})") from None
-        if rows.num_rows != entry.rows:
-            raise self._corrupt(key, f"it has {rows.num_rows:,} rows, its receipt says {entry.rows:,}")
+            schema = shard_schema(hookpoint, self.width(hookpoint), self.plan.dtype)
+            rows = ShardRows(buffer, schema, self.plan.compression != "none", partial(self._corrupt, key))
+            if rows.num_rows != entry.rows:
+                raise ArrowFileError(f"it has {rows.num_rows:,} rows, its receipt says {entry.rows:,}")
+            if key not in self._verified:
+                _check_origins(rows, self.plan, shard)
+        except ArrowFileError as error:
+            raise self._corrupt(key, str(error)) from None
         return rows
 
     def _buffer(self, key: str) -> pa.Buffer:
@@ -230,6 +231,15 @@ class Store:
         names = [name for name in sorted(self.plan.hookpoints) if kind == "tokens" or key == shard_key(name, int(number))]
         remedy = " and ".join([*(receipt_key(name, int(number)) for name in names), MANIFEST_KEY])
         return CorruptObjectError(f"{self.place.path(key)} cannot be trusted, {reason}: delete {remedy} and run the harvest again")
+
+
+def _check_origins(rows: ShardRows, plan: StorePlan, shard: int) -> None:
+    first, stop = plan.shard_range(shard)
+    for sequence_ids, positions, _ in rows.origins():
+        if sequence_ids.min() < first or sequence_ids.max() >= stop or positions.max() >= plan.context_length:
+            raise ArrowFileError(
+                f"it has rows of other sequences than {first:,} to {stop - 1:,} or other positions than 0 to {plan.context_length - 1:,}"
+            )
 
 
 def _shard_of(key: str) -> tuple[str, int]:

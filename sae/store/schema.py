@@ -18,13 +18,17 @@ dense, gains little in any case: 1.08 and 1.27 as it is, 1.17 and 1.45 shuffled,
 """
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
+
+from sae.storage import ArrowFile, ArrowFileError
 
 Compression = Literal["none", "zstd"]
 StoreDtype = Literal["float16", "float32", "bfloat16"]
@@ -34,6 +38,7 @@ _ARROW_TYPES = {"float16": pa.float16(), "float32": pa.float32(), "bfloat16": pa
 RECORD_BATCH_ROWS = 4096
 """Rows of a record batch, the unit of random access within a shard."""
 
+_ACTIVATION = 3  # the column
 _ZSTD_LEVEL = 1  # level 3 is slower and, on these values, no smaller
 
 # torch runs a copy of more elements on several threads. Loading happens beside the training's own threads, and two teams that
@@ -72,27 +77,40 @@ class ShardRows:
 
     Args:
         buffer: the whole object.
+        schema: of the shard (`shard_schema`).
         compressed: whether it has to be decoded.
+        refuse: makes the error for a reason, which is found out only when compressed rows are decoded.
 
     Raises:
-        pyarrow.ArrowInvalid: it is no Arrow file, or cannot be decoded.
+        ArrowFileError: it is no Arrow file of this schema.
     """
 
-    def __init__(self, buffer: pa.Buffer, compressed: bool = False) -> None:
-        self._reader = pa.ipc.open_file(buffer, options=pa.ipc.IpcReadOptions(use_threads=False))
-        self._batches = self._reader.num_record_batches
+    def __init__(self, buffer: pa.Buffer, schema: pa.Schema, compressed: bool = False, refuse: Callable[[str], Exception] = ArrowFileError) -> None:
+        self._refuse = refuse
+        self._file = ArrowFile(buffer, schema, RECORD_BATCH_ROWS, compressed)
+        self.num_rows = self._file.num_rows
         self._lock = threading.Lock()
         self._last: tuple[int, Tensor] | None = None
-        field = self._reader.schema.field("activation")
+        field = schema.field(_ACTIVATION)
         self._width = field.type.list_size
-        self._dtype = TORCH_DTYPES[(field.metadata or {}).get(b"dtype", b"").decode()]
-        last = self._batches - 1
-        self.num_rows = last * RECORD_BATCH_ROWS + self._reader.get_batch(last).num_rows if self._batches else 0
-        self._views = None if compressed else [self._decode(number) for number in range(self._batches)]
+        self._dtype = TORCH_DTYPES[field.metadata[b"dtype"].decode()]
+        self._views = None if compressed else [self._decode(number) for number in range(self._file.num_batches)]
 
     def table(self) -> pa.Table:
         """All columns, as Arrow gives them."""
-        return self._reader.read_all()
+        try:
+            return self._file.table()
+        except ArrowFileError as error:
+            raise self._refuse(str(error)) from None
+
+    def origins(self) -> Iterator[tuple[Shaped[np.ndarray, " row"], ...]]:
+        """`(sequence_id, position, token_id)` of the rows of each record batch.
+
+        Raises:
+            ArrowFileError: they cannot be decoded.
+        """
+        for number in range(self._file.num_batches):
+            yield tuple(self._file.values(column, number).to_numpy() for column in range(_ACTIVATION))
 
     def pieces(self, start: int, stop: int) -> list[Shaped[Tensor, "_ d_in"]]:
         """Activations of rows `[start, stop)` in the dtype of the store, one tensor for each record batch they touch.
@@ -118,9 +136,12 @@ class ShardRows:
             return self._last[1]
 
     def _decode(self, number: int) -> Shaped[Tensor, "row d_in"]:
-        column = self._reader.get_batch(number).column("activation")
+        try:
+            values = self._file.values(_ACTIVATION, number)
+        except ArrowFileError as error:
+            raise self._refuse(str(error)) from None
         # DLPack, since torch.from_numpy warns about every read-only array.
-        return from_dlpack(column.flatten()).view(self._dtype).view(-1, self._width)
+        return from_dlpack(values).view(self._dtype).view(-1, self._width)
 
 
 def copy_rows(wanted: list[tuple[ShardRows, int, int, Float[Tensor, "_ d_in"]]]) -> None:

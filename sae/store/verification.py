@@ -1,20 +1,32 @@
-"""Everything a store holds, read again and compared with what vouches for it.
+"""Verification of a whole store: every object is read again and compared with what vouches for it.
 
-Each object is vouched for by another: shards and sequences by the manifest, receipts by the manifest's entries and, all together, by its
-statistics, the manifest by its own digest and by the plan. What differs is named, one line an object; nothing is repaired.
+Each object is vouched for by another: shards and sequences by the manifest, their rows by the plan and the sequences, receipts by the manifest's
+entries and by the rows, all receipts together by the manifest's statistics, the manifest by its own digest and by the plan. What differs is
+named, one line an object; nothing is repaired.
 """
 
 import contextlib
-import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from sae.errors import InputError
-from sae.storage import Place, to_json
-from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, PLAN_KEY, RECEIPTS_AT_ONCE, Receipt, read_plan, read_receipt, receipt_key
+import numpy as np
+from jaxtyping import UInt32
+
+from sae.errors import FailureError, InputError
+from sae.storage import Place
+from sae.store.consistency import manifest_problem, plan_problem
+from sae.store.encoding import RowSums
+from sae.store.manifest import CONCURRENT_READS, MANIFEST_KEY, RECEIPTS_AT_ONCE, examine_manifest, fitting_receipt
 from sae.store.reader import Store
+from sae.store.records import Receipt, receipt_key, shard_key
+from sae.store.schema import ShardRows
 from sae.store.statistics import merge_statistics
+from sae.store.writer import shard_columns
+
+_TOLERANCE = 1e-4
+"""Of sums, against the mean norm: another processor adds float32 numbers in another order."""
 
 
 def verify_store(place: Place) -> Sequence[str]:
@@ -23,24 +35,11 @@ def verify_store(place: Place) -> Sequence[str]:
     Raises:
         InputError: there is no finished store, or its manifest cannot be read: then nothing vouches for the rest.
     """
-    store = Store(place)
-    return [*_manifest_problems(store), *_receipt_problems(store), *store.verify()]
-
-
-def _manifest_problems(store: Store) -> list[str]:
-    place, manifest, problems = store.place, store.manifest, []
-    shards = {name: [entry.model_dump() for entry in entries] for name, entries in manifest.shards.items()}
-    digest = hashlib.sha256(to_json({"plan": manifest.plan.identity(), "shards": shards})).hexdigest()
-    if digest != manifest.digest:
-        problems.append(f"{place.path(MANIFEST_KEY)} cannot be trusted, its digest is not that of what it lists: delete it and run the harvest again")
-    try:
-        same_plan = read_plan(place).identity() == manifest.plan.identity()
-    except InputError as error:
-        problems.append(str(error))
-    else:
-        if not same_plan:
-            problems.append(f"{place.path(PLAN_KEY)} cannot be trusted, it is not the plan of the manifest: write the manifest's plan there")
-    return problems
+    manifest, problems = examine_manifest(place)
+    if plan_problem(manifest.plan) or manifest_problem(manifest):
+        return problems
+    store = Store(place, manifest)
+    return [*problems, *_receipt_problems(store), *_object_problems(store)]
 
 
 def _receipt_problems(store: Store) -> list[str]:
@@ -64,12 +63,12 @@ def _usable_receipts(store: Store, hookpoint: str, unusable: list[str], differin
             numbers = range(first, first + len(part))
             block = []
             for number, found, entry in zip(numbers, pool.map(partial(_usable_receipt, store, hookpoint), numbers), part, strict=True):
-                path = store.place.path(receipt_key(hookpoint, number))
                 if isinstance(found, str):
-                    unusable.append(f"{path} cannot be trusted, {found}")
+                    unusable.append(found)
                     continue
                 block.append(found)
                 if found.entry() != entry:
+                    path = store.place.path(receipt_key(hookpoint, number))
                     differing.append(f"{path} cannot be trusted, it is not what the manifest lists")
             if block:
                 yield block
@@ -78,9 +77,54 @@ def _usable_receipts(store: Store, hookpoint: str, unusable: list[str], differin
 def _usable_receipt(store: Store, hookpoint: str, shard: int) -> Receipt | str:
     """A receipt, or what is wrong with it."""
     try:
-        receipt = read_receipt(store.place, hookpoint, shard)
-    except InputError as error:
-        return str(error)
-    found = len(receipt.sum), len(receipt.position_rows), len(receipt.position_sum_norm)
-    expected = store.width(hookpoint), store.plan.context_length, store.plan.context_length
-    return receipt if found == expected else f"its sums are over {found} elements, expected {expected}"
+        return fitting_receipt(store.place, store.plan, hookpoint, shard)
+    except (InputError, FailureError) as error:
+        reason, path = str(error), store.place.path(receipt_key(hookpoint, shard))
+        return reason if reason.startswith(f"{path} cannot be trusted") else f"{path} cannot be trusted, {reason}"
+
+
+def _object_problems(store: Store) -> list[str]:
+    problems = []
+    for shard in range(store.plan.num_shards):
+        tokens = None
+        try:
+            tokens = store.sequence_tokens(shard)
+        except (InputError, FailureError) as error:
+            problems.append(str(error))
+        for hookpoint in store.plan.hookpoints:
+            try:
+                problem = _rows_problem(store, hookpoint, shard, store.read_whole(hookpoint, shard), tokens)
+            except (InputError, FailureError) as error:
+                problem = str(error)
+            if problem:
+                problems.append(problem)
+    return problems
+
+
+def _rows_problem(store: Store, hookpoint: str, shard: int, rows: ShardRows, tokens: UInt32[np.ndarray, "sequence position"] | None) -> str | None:
+    """What is wrong with the rows of a shard that is what its receipt says, byte by byte."""
+    path = store.place.path(shard_key(hookpoint, shard))
+    if tokens is not None:
+        columns = shard_columns(store.plan, shard, tokens)
+        found = [np.concatenate(parts) for parts in zip(*rows.origins(), strict=True)] if rows.num_rows else [np.empty(0)] * 3
+        for name, column, expected in zip(("sequence_id", "position", "token_id"), found, columns.origins, strict=True):
+            if not np.array_equal(column, expected):
+                return f"{path} cannot be trusted, its column {name} is not what plan and sequences say"
+    receipt = _usable_receipt(store, hookpoint, shard)
+    return None if isinstance(receipt, str) or _has_sums(rows, receipt) else f"{path} cannot be trusted, its rows do not add up to its receipt's sums"
+
+
+def _has_sums(rows: ShardRows, receipt: Receipt) -> bool:
+    sums, first = RowSums(rows.num_rows, len(receipt.sum)), 0
+    for piece in rows.pieces(0, rows.num_rows):
+        if not sums.add(first, piece):
+            return False
+        first += len(piece)
+    norms = np.sqrt(sums.squared_norms)
+    scale = 1 + float(norms.sum())
+    close = bool(np.allclose(sums.total, receipt.sum, rtol=0, atol=_TOLERANCE * scale))
+    return (
+        close
+        and math.isclose(scale - 1, receipt.sum_norm, rel_tol=_TOLERANCE)
+        and math.isclose(float(sums.squared_norms.sum()), receipt.sum_squared_norm, rel_tol=_TOLERANCE)
+    )

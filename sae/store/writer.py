@@ -15,7 +15,8 @@ from sae.corpus.packing import sequences_to_ipc
 from sae.errors import InputError
 from sae.storage import Place, sha256_hex
 from sae.store.encoding import EncodedShard, ShardColumns, encode_shard, encoded_bytes_at_most
-from sae.store.manifest import Receipt, StorePlan, read_receipt, receipt_key, shard_key, tokens_key
+from sae.store.manifest import read_receipt
+from sae.store.records import Receipt, StorePlan, receipt_key, shard_key, tokens_key
 from sae.store.schema import TORCH_DTYPES, shard_schema
 
 _DRAW, _ORDER = 0, 1  # independent streams: which tokens, and in which order
@@ -68,7 +69,7 @@ def write_shard(
     written, seconds = 0, []
     missing = [name for name, receipt in receipts.items() if receipt is None]
     target = memory if memory is not None else np.empty(encoding_bytes(plan) if missing else 0, np.uint8)
-    columns = _columns(plan, shard, tokens)
+    columns = shard_columns(plan, shard, tokens)
     for hookpoint in missing:
         rows = activations[hookpoint].detach().flatten(0, 1).to("cpu", TORCH_DTYPES[plan.dtype])
         encoded = encode_shard(shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype), plan.compression, columns, rows, target)
@@ -79,7 +80,7 @@ def write_shard(
         place.put(shard_key(hookpoint, shard), encoded.data)
         seconds.append(time.perf_counter() - began)
         receipts[hookpoint] = receipt = _receipt(plan, columns, encoded, tokens_sha256)
-        place.put_json(receipt_key(hookpoint, shard), receipt.model_dump(mode="json"))
+        place.put_sealed(receipt_key(hookpoint, shard), receipt.model_dump(mode="json"))
         written += receipt.bytes
     return ShardReceipts(shard, {name: receipt for name, receipt in receipts.items() if receipt}, written, tuple(seconds))
 
@@ -115,7 +116,8 @@ def _random_numbers(plan: StorePlan, shard: int, stream: int, count: int) -> UIn
     return numbers
 
 
-def _columns(plan: StorePlan, shard: int, tokens: UInt32[np.ndarray, "sequence position"]) -> ShardColumns:
+def shard_columns(plan: StorePlan, shard: int, tokens: UInt32[np.ndarray, "sequence position"]) -> ShardColumns:
+    """The rows of a shard, apart from their activations."""
     flat = selected_tokens(plan, shard, tokens)
     first, _ = plan.shard_range(shard)
     return ShardColumns(

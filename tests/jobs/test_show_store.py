@@ -67,7 +67,7 @@ def test_an_unfinished_store_shows_its_progress_and_its_holder(tmp_path):
 def test_a_store_of_a_newer_version_is_refused_in_one_line(tmp_path):
     place = Place(tmp_path)
     write(place, PLAN, [0])
-    place.put_json("plan.json", {**place.get_json("plan.json"), "schema_version": 3})
+    place.put_json("plan.json", {**place.get_json("plan.json"), "schema_version": 4})
     with pytest.raises(InputError, match="was written by a newer version"):
         show_store(place)
 

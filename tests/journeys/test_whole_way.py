@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import sae
 from sae.storage import Place
 from sae.store.reader import Store
+from sae.store.verification import verify_store
 from services.metrics import METRICS
 from tests.journeys.conftest import PLANTED, Scraper
 
@@ -97,7 +98,7 @@ def test_every_stage_left_its_output_and_the_resolved_configuration(finished):
 def test_the_store_verifies_and_the_dictionary_encodes_without_ray(finished):
     output, *_ = finished
     store = Store(Place(output / "store"))
-    assert store.verify() == []
+    assert verify_store(store.place) == []
     dictionary = sae.load_dictionary(str(output / "dictionaries" / "topk"))
     x = store.pieces("blocks.0.mlp.hook_post", 0, 0, 8)[0].float()
     features = dictionary.encode(x)

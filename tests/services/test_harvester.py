@@ -22,6 +22,7 @@ from sae.storage import Place
 from sae.storage.lease import hold_lease
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
 from sae.store.reader import Store
+from sae.store.verification import verify_store
 from sae.subject import Subject, SubjectConfig
 from services.harvester import HarvestConfig, HarvestWorker, SubjectProbe, fill_store, harvest, make_plan
 from services.worker_pool import QueueOptions
@@ -149,7 +150,7 @@ def test_resumed_by_more_workers_and_killed_twice_it_is_the_same_store(ray_clust
     assert manifest == store.manifest
     assert mine.list() == store.place.list()
     assert [mine.get(key) for key in mine.list()] == [store.place.get(key) for key in mine.list()]
-    assert Store(mine).verify() == []
+    assert verify_store(mine) == []
 
     total = 70 * 32
     assert watcher.stages[0] == ("harvest/tokens", 2 * 16 * 32, total)
@@ -287,5 +288,5 @@ def test_in_an_object_store_it_is_the_same_store(object_store, tiny_corpus, subj
     assert finish_store(place, plan) == store.manifest
     assert place.list() == store.place.list()
     remote = Store(Place(f"{object_store}/run/store"))
-    assert remote.verify() == []
+    assert verify_store(remote.place) == []
     np.testing.assert_array_equal(remote.rows(MLP, 1, 5, 200), store.rows(MLP, 1, 5, 200))

@@ -11,6 +11,7 @@ from sae.storage.s3 import S3Objects
 from sae.store.garbage import delete_garbage, find_garbage
 from sae.store.manifest import MANIFEST_KEY, finish_store, receipt_key, shard_key, tokens_key
 from sae.store.reader import Store
+from sae.store.verification import verify_store
 from tests.sae.training.stores import HOOKPOINT, planted_activations, planted_directions, write_store
 
 
@@ -73,7 +74,7 @@ def test_litter_of_every_kind_is_found_counted_and_deleted(store, capsys):
     assert "bytes are free again" in capsys.readouterr().out
     assert contents(place) == whole | {"notes/by-hand.txt": b"mine"}
     assert place.unfinished_uploads() == []
-    assert store.verify() == []
+    assert verify_store(store.place) == []
     assert main(["clean", place.url]) == 0
     assert "nothing to clean" in capsys.readouterr().out
 

@@ -230,9 +230,9 @@ def test_every_change_of_the_plan_changes_the_digest_but_the_subjects_name_does_
     assert finished(place.child("moved"), make_plan(subject="elsewhere")).manifest.digest == digests[0]
 
 
-def test_the_bytes_are_those_of_schema_2(place):
+def test_the_bytes_are_those_of_schema_3(place):
     # If this changes (a new pyarrow may lay a file out otherwise), unfinished stores of older releases cannot be continued to the same bytes.
-    assert finished(place, make_plan(tokens_per_sequence=3)).manifest.digest == "1abfb2afba791818cf976c075711e8e42ada4bba54741e42a91f4bffab9b905a"
+    assert finished(place, make_plan(tokens_per_sequence=3)).manifest.digest == "caf7ace284dfeddcfd4d2646fc5be7e6a1adcd8fac32a475543a67039749827d"
 
 
 # What goes wrong
@@ -259,16 +259,19 @@ def test_another_plan_is_an_error_that_names_the_differing_field(place):
         start_store(place, make_plan(dtype="float32", seed=6))
 
 
-@pytest.mark.parametrize(("version", "message"), [(3, "newer version: it has schema 3, this one knows 2; read it with that"), (1, "older version")])
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(4, "a newer version: it has schema 4, this one knows 3; read it with that"), (2, "an older version: .*harvest again, into another place")],
+)
 def test_a_store_of_another_release_is_refused(place, version, message):
     finished(place, make_plan())
     plan, manifest = place.get_json("plan.json"), place.get_json("manifest.json")
     plan["schema_version"] = manifest["plan"]["schema_version"] = version
     place.put_json("plan.json", plan)
-    with pytest.raises(InputError, match=rf"plan\.json was written by a {message}"):
+    with pytest.raises(InputError, match=rf"plan\.json was written by {message}"):
         start_store(place, make_plan())
     place.put_json("manifest.json", manifest)
-    with pytest.raises(InputError, match=rf"manifest\.json was written by a {message}"):
+    with pytest.raises(InputError, match=rf"manifest\.json was written by {message}"):
         read_manifest(place)
 
 
@@ -330,11 +333,11 @@ def test_a_damaged_shard_is_named_with_what_to_do_and_can_be_mended(place, damag
     message = rf"shards/{MLP}/000001\.arrow cannot be trusted, .*: delete receipts/{MLP}/000001\.json and manifest\.json and run the harvest again"
     with pytest.raises(CorruptObjectError, match=message):
         store.rows(MLP, 1, 0, 1)
-    assert len(store.verify()) == 1
+    assert len(verify_store(place)) == 1
     for name in (receipt_key(MLP, 1), "manifest.json"):
         place.delete(name)
     mended = finished(place, plan)
-    assert mended.verify() == []
+    assert verify_store(place) == []
     assert mended.manifest.digest == digest
 
 
@@ -343,8 +346,8 @@ def test_a_short_shard_is_noticed_even_where_size_and_digest_agree(place):
     write(place, plan)
     data = footer_valid_but_short(place.get(shard_key(MLP, 1)))
     place.put(shard_key(MLP, 1), data)
-    receipt = place.get_json(receipt_key(MLP, 1))
-    place.put_json(receipt_key(MLP, 1), {**receipt, "bytes": len(data), "sha256": sha256_hex(data), "checksum": xxhash.xxh3_128_hexdigest(data)})
+    receipt = place.get_sealed(receipt_key(MLP, 1))
+    place.put_sealed(receipt_key(MLP, 1), {**receipt, "bytes": len(data), "sha256": sha256_hex(data), "checksum": xxhash.xxh3_128_hexdigest(data)})
     finish_store(place, plan)
     with pytest.raises(CorruptObjectError, match=f"it has {receipt['rows'] - 1} rows, its receipt says {receipt['rows']}"):
         Store(place).table(MLP, 1)
@@ -363,11 +366,14 @@ def test_verification_reads_receipts_a_block_at_a_time_and_names_each_that_is_no
     finished(place, make_plan())
     assert verify_store(place) == []
     keys = [receipt_key(MLP, shard) for shard in range(3)]
-    place.put_json(keys[0], place.get_json(keys[0]) | {"sum": [0.0]})
+    place.put_sealed(keys[0], place.get_sealed(keys[0]) | {"sum": [0.0]})
+    place.put_json(keys[1], place.get_json(keys[1]) | {"sum": [0.0] * 6})
     place.put_json(keys[2], {"rows": 3})
-    first, second = verify_store(place)
-    assert first == f"{place.path(keys[0])} cannot be trusted, its sums are over (1, 8, 8) elements, expected (6, 8, 8)"
-    assert second.startswith(f"{place.path(keys[2])} cannot be trusted, ")
+    first, second, third = verify_store(place)
+    remedy = "delete it and run the harvest again"
+    assert first == f"{place.path(keys[0])} cannot be trusted, its sums are over (1, 8, 8) elements, expected (6, 8, 8): {remedy}"
+    assert second == f"{place.path(keys[1])} cannot be trusted, it was changed after it was written: {remedy}"
+    assert third.startswith(f"{place.path(keys[2])} cannot be trusted, ")
     for key in keys:
         place.put(key, b"")
     assert len(verify_store(place)) == len(keys)
