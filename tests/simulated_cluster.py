@@ -5,7 +5,6 @@ The pool, the harvest's driver, lease, plan, receipts and manifest are the real 
 
 import functools
 import heapq
-import json
 import random
 import time
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from fsspec.spec import AbstractFileSystem
 
 import services.harvester
 from sae.errors import StorageError
-from sae.storage import Place
+from sae.storage import Place, sha256_hex, to_json
 from sae.store.manifest import Receipt, StoreManifest, StorePlan, receipt_key
 from sae.subject import SubjectConfig
 from services.actors import Answer
@@ -152,13 +151,14 @@ def _receipt_template(plan: StorePlan, sequences: int) -> str:
         position_rows=[0] + [sequences] * (plan.context_length - 1),
         position_sum_norm=[draw.uniform(0, sequences) for _ in range(plan.context_length)],
     )  # fmt: skip
-    return json.dumps(receipt.model_dump(mode="json"), indent=1)
+    return to_json(receipt.model_dump(mode="json")).decode()
 
 
 def receipt_bytes(plan: StorePlan, shard: int) -> bytes:
     """A receipt of a shard that nobody computed; it differs from others by its digests."""
     first, last = plan.shard_range(shard)
-    return _receipt_template(_Hashed(plan), last - first).replace('"' + "0" * 64, f'"{shard:064x}').encode()
+    content = _receipt_template(_Hashed(plan), last - first).replace('"' + "0" * 64, f'"{shard + 1:064x}')
+    return content.replace("{", f'{{"digest": "{sha256_hex(content.encode())}",', 1).encode()
 
 
 class _Hashed:
