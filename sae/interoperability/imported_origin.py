@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sae.interoperability.reading import shown
+from sae.interoperability.reading import printable, shown
 
 MAX_TEXT = 200  # characters of a text in the metadata
 MAX_NOTES = 32
@@ -57,10 +57,12 @@ class Provenance:
 
     def lines(self, is_transcoder: bool) -> list[str]:
         """What is known of the origin and from where, what is not known and how to give it; one line each."""
-        known = [f"{LABELS[name]} {self.taken[name].value} ({self.taken[name].source})" for name in LABELS if name in self.taken]
+        known = [
+            f"{LABELS[name]} {printable(str(self.taken[name].value), MAX_TEXT)} ({self.taken[name].source})" for name in LABELS if name in self.taken
+        ]
         needed = ["hookpoint", *(["target_hookpoint"] if is_transcoder else []), "subject"]
         missing = [f"{LABELS[name]} {self.unclear.get(name, 'is not given')}: add {OPTIONS[name]}" for name in needed if name not in self.taken]
-        noted = [f"{key} {shown(value)}" for key, value in self.notes.items()]
+        noted = [f"{printable(key)} {shown(value)}" for key, value in self.notes.items()]
         groups = (("from its files: ", known), ("unknown: ", missing), ("noted: ", noted))
         return [prefix + "; ".join(phrases) for prefix, phrases in groups if phrases]
 

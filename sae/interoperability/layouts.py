@@ -8,6 +8,7 @@ from types import ModuleType
 
 from sae.checkpoint import WEIGHTS_KEY
 from sae.errors import InputError
+from sae.interoperability.reading import printable
 from sae.storage import Place
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/.*)?")  # user/model, or a folder below
@@ -33,7 +34,7 @@ def layout_of(source: Place, layouts: Mapping[str, ModuleType]) -> str:
             f"{source.url} is no directory here. If it is a name of the Hugging Face hub, download it first "
             f"(`hf download {source.url} --local-dir DIR`) and import DIR"
         )
-    folders = sorted({folder for key in _keys(source) if (folder := _folder_of(key, layouts))})
+    folders = sorted({printable(folder, 200) for key in _keys(source) if (folder := _folder_of(key, layouts))})
     if folders:
         more = f" and {len(folders) - SHOWN_FOLDERS} more" if len(folders) > SHOWN_FOLDERS else ""
         raise InputError(

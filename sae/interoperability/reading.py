@@ -89,7 +89,7 @@ def refuse_other_names(found: Collection[str], expected: set[str], where: str, o
     missing, unknown = sorted(expected - set(found)), sorted(str(name) for name in set(found) - expected - set(optional))
     if missing or unknown:
         phrases = [
-            f"{phrase} {', '.join(name[:SHOWN] for name in names[:6])}" for phrase, names in (("lacks", missing), ("also has", unknown)) if names
+            f"{phrase} {', '.join(printable(name) for name in names[:6])}" for phrase, names in (("lacks", missing), ("also has", unknown)) if names
         ]
         raise InputError(f"{where} {' and '.join(phrases)}. Expected: {', '.join(sorted(expected))}. It is of another architecture or version")
 
@@ -101,7 +101,7 @@ def refuse_unless_floating(dtype: torch.dtype, where: str, name: str) -> None:
         InputError: naming tensor and type.
     """
     if dtype not in PRECISIONS.values():
-        raise InputError(f"{where}: {name[:SHOWN]} is of type {dtype}, expected floating-point weights of 16 to 64 bits. Convert it first")
+        raise InputError(f"{where}: {printable(name)} is of type {dtype}, expected floating-point weights of 16 to 64 bits. Convert it first")
 
 
 def in_precision(tensors: Mapping[str, Shaped[Tensor, "..."]], dtype: torch.dtype | None = None) -> dict[str, Float[Tensor, "..."]]:
@@ -162,3 +162,8 @@ def shown(value: Any) -> str:
     """A value from outside as JSON, short enough for a message."""
     text = json.dumps(value, ensure_ascii=True) if not isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def printable(name: str, length: int = SHOWN) -> str:
+    """A name from outside in one line, without characters that a terminal obeys."""
+    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in name[:length])

@@ -91,6 +91,7 @@ class TestArchives:
             ({"bias": torch.full((WIDTH,), float("inf"))}, "holds NaN or infinity"),
             ({"decoder.weight": torch.zeros(WIDTH, FEATURES)}, "a direction of decoder.weight is zero"),
             ({"extra": drawn(2)}, "also has extra"),
+            ({"two\nlines \x1b[31m": drawn(2)}, "also has two\ufffdlines \ufffd"),
             ({7: drawn(2)}, "also has 7"),
         ],
     )
