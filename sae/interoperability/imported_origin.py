@@ -57,9 +57,8 @@ class Provenance:
 
     def lines(self, is_transcoder: bool) -> list[str]:
         """What is known of the origin and from where, what is not known and how to give it; one line each."""
-        known = [
-            f"{LABELS[name]} {printable(str(self.taken[name].value), MAX_TEXT)} ({self.taken[name].source})" for name in LABELS if name in self.taken
-        ]
+        facts = ((LABELS[name], self.taken[name]) for name in LABELS if name in self.taken)
+        known = [f"{label} {printable(str(taken.value), MAX_TEXT)} ({taken.source})" for label, taken in facts]
         needed = ["hookpoint", *(["target_hookpoint"] if is_transcoder else []), "subject"]
         missing = [f"{LABELS[name]} {self.unclear.get(name, 'is not given')}: add {OPTIONS[name]}" for name in needed if name not in self.taken]
         noted = [f"{printable(key)} {shown(value)}" for key, value in self.notes.items()]
