@@ -2,33 +2,26 @@
 
 The unit of work is a shard: some hundreds of sequences, all hookpoints in one pass. Shards with receipts are skipped, so an interrupted
 harvest continues where it stood, and a finished one returns at once. A lease keeps two harvests from filling one store at the same time.
-
-A worker holds `pool.queue` shards at once: one runs through the model while the others are gathered, encoded, hashed and put by threads of their own.
-A slow store therefore holds the model up, and memory is bounded: each of these shards has one set of buffers, which serves shard after shard.
 """
 
-import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
-import torch
-from jaxtyping import Float, UInt8, UInt32
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
-from torch import Tensor
 
 from sae.config import Config, Name, Seed, as_list, refuse_repetition
 from sae.corpus.packing import TokenCorpus
-from sae.errors import InputError, PlanError
+from sae.errors import InputError
 from sae.storage import Place, absolute_url
 from sae.storage.lease import hold_lease
+from sae.store.lost import forget_lost, lost_receipts
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
-from sae.store.schema import TORCH_DTYPES, Compression, StoreDtype
-from sae.store.writer import encoding_bytes, write_shard
+from sae.store.schema import Compression, StoreDtype
 from sae.subject import Subject, SubjectConfig
 from services.devices import device
+from services.harvest_worker import HarvestReport, HarvestWorker
+from services.log import log
 from services.metrics import Monitor
 from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
@@ -93,84 +86,6 @@ class SubjectProbe:
 
 
 @dataclass(frozen=True)
-class HarvestReport:
-    """What became of one shard."""
-
-    shard: int
-    tokens: int
-    rows: int
-    written_bytes: int
-    put_seconds: tuple[float, ...]
-
-
-class _ShardMemory:
-    """The buffers of one shard in the making."""
-
-    def __init__(self, plan: StorePlan, pinned: bool) -> None:
-        shape, dtype = (plan.sequences_per_shard, plan.context_length), TORCH_DTYPES[plan.dtype]
-        self.activations = {name: torch.empty(*shape, d_in, dtype=dtype, pin_memory=pinned) for name, d_in in plan.hookpoints.items()}
-        self.encoded: UInt8[np.ndarray, " byte"] = np.empty(encoding_bytes(plan), np.uint8)
-
-
-class HarvestWorker:
-    """Runs the subject model over the sequences of one shard after another; `run` may be called from several threads.
-
-    Memory beyond the model and its forward pass: for each shard at once, all its activations at all hookpoints in the dtype of the store, and its
-    largest encoded object (`sae.store.writer.encoding_bytes`).
-
-    Raises:
-        PlanError: the subject model is no longer the plan's.
-    """
-
-    TASKS_METRIC = "monosem_shards_total"
-
-    def __init__(self, plan: StorePlan, corpus_url: str, store_url: str, subject: SubjectConfig) -> None:
-        self.plan, self.corpus, self.place = plan, TokenCorpus(Place(corpus_url)), Place(store_url)
-        self.subject = Subject.load(subject, device())
-        if self.subject.digest != plan.subject_digest:
-            raise PlanError(f"{subject.model!r} changed while it was harvested (or differs between machines): start again with one model")
-        self._model_in_use = threading.Lock()
-        self._memory: queue.SimpleQueue[_ShardMemory] = queue.SimpleQueue()
-        self._copies = torch.cuda.Stream() if self.subject.device == "cuda" else None
-
-    def run(self, shard: int) -> HarvestReport:
-        """Harvest one shard; a second time, it leaves the same bytes."""
-        try:
-            memory = self._memory.get_nowait()
-        except queue.Empty:
-            memory = _ShardMemory(self.plan, pinned=self._copies is not None)
-        try:
-            with self._model_in_use:  # two passes at once would take turns on the same processors, and twice the memory
-                tokens = self.corpus.sequences("train", *self.plan.shard_range(shard))
-                activations = self._activations(tokens, memory)
-            written = write_shard(self.place, self.plan, shard, tokens, activations, memory.encoded)
-        finally:
-            self._memory.put(memory)
-        return HarvestReport(shard, tokens.size, written.rows, written.written_bytes, written.put_seconds)
-
-    def _activations(self, tokens: UInt32[np.ndarray, "sequence position"], memory: _ShardMemory) -> dict[str, Float[Tensor, "sequence position _"]]:
-        activations = {name: whole[: len(tokens)] for name, whole in memory.activations.items()}
-        for start in range(0, len(tokens), self.plan.sequences_per_forward):
-            part = slice(start, start + self.plan.sequences_per_forward)
-            batch = torch.from_numpy(tokens[part].astype("int64")).to(self.subject.device)
-            for name, found in self.subject.activations(batch, list(activations)).items():
-                self._copy_out(found, activations[name][part])
-        if self._copies is not None:
-            self._copies.synchronize()
-        return activations
-
-    def _copy_out(self, found: Float[Tensor, "sequence position _"], target: Float[Tensor, "sequence position _"]) -> None:
-        """Round to the precision of the store, into its memory; from a GPU, beside the next forward pass."""
-        if self._copies is None:
-            target.copy_(found)
-            return
-        self._copies.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._copies):
-            target.copy_(found.to(target.dtype), non_blocking=True)
-        found.record_stream(self._copies)
-
-
-@dataclass(frozen=True)
 class Beside:
     """Of a harvest whose shards somebody waits for.
 
@@ -220,11 +135,14 @@ def fill_store(
     total = plan.num_sequences * plan.context_length
     if place.exists(MANIFEST_KEY):
         manifest = finish_store(place, plan)
-        if monitor:
-            monitor.progress(STAGE, total, total)
-        return manifest
+        if not lost_receipts(place, plan):
+            if monitor:
+                monitor.progress(STAGE, total, total)
+            return manifest
     with hold_lease(place) as lease:
         start_store(place, plan)
+        if lost := forget_lost(place, plan):
+            log("objects_lost", store=place.url, shards=len(lost), first=lost[0], then="they are harvested again")
         missing = missing_shards(place, plan)
         if beside:
             missing.sort(key=beside.turns.__getitem__)

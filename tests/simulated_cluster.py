@@ -161,6 +161,18 @@ def receipt_bytes(plan: StorePlan, shard: int) -> bytes:
     return content.replace("{", f'{{"digest": "{sha256_hex(content.encode())}",', 1).encode()
 
 
+def _objects_of(receipt: str, plan: StorePlan) -> dict[str, dict[str, Any]]:
+    """The shard and the sequences that lie in a store next to a receipt, as in a listing."""
+    first, last = plan.shard_range(int(Path(receipt).stem))
+    [d_in] = plan.hookpoints.values()
+    shard = receipt.replace("/receipts/", "/shards/").replace(".json", ".arrow")
+    tokens = f"{receipt.partition('/receipts/')[0]}/tokens/{Path(receipt).stem}.arrow"
+    return {
+        shard: {"size": (last - first) * (plan.context_length - 1) * (2 * d_in + 16)},
+        tokens: {"size": (last - first) * (4 * plan.context_length + 8)},
+    }
+
+
 class _Hashed:
     """A plan as a key of a cache."""
 
@@ -203,7 +215,10 @@ class ReceiptFiles(AbstractFileSystem):
         return {"name": path, "size": len(self.cat_file(path)), "type": "file"}
 
     def find(self, path: str, detail: bool = False, **options: Any) -> Any:
-        return {name: {"size": 0} for name in list(self.files) if name.startswith(f"{path}/")}
+        found = {name: {"size": 0} for name in list(self.files) if name.startswith(f"{path}/")}
+        for receipt in [name for name in found if "/receipts/" in name]:
+            found |= _objects_of(receipt, self.plan)
+        return found
 
     def rm_file(self, path: str) -> None:
         del self.files[path]

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int64, Shaped, UInt8, UInt32, UInt64
 from torch import Tensor
 
 from sae.corpus.packing import sequences_to_ipc
-from sae.errors import InputError
+from sae.errors import InputError, PlanError
 from sae.storage import Place, sha256_hex
 from sae.store.encoding import EncodedShard, ShardColumns, encode_shard, encoded_bytes_at_most
 from sae.store.manifest import read_receipt
-from sae.store.records import Receipt, StorePlan, receipt_key, shard_key, tokens_key
+from sae.store.records import Receipt, ShardEntry, StorePlan, receipt_key, shard_key, tokens_key
 from sae.store.schema import TORCH_DTYPES, shard_schema
 
 _DRAW, _ORDER = 0, 1  # independent streams: which tokens, and in which order
@@ -47,6 +47,7 @@ def write_shard(
     tokens: UInt32[np.ndarray, "sequence position"],
     activations: dict[str, Float[Tensor, "sequence position _"]],
     memory: UInt8[np.ndarray, " byte"] | None = None,
+    promised: dict[str, ShardEntry] | None = None,
 ) -> ShardReceipts:
     """Write a shard of every hookpoint: its sequences, its rows, then its receipt. What has a receipt is left as it is.
 
@@ -57,8 +58,10 @@ def write_shard(
         tokens: the sequences `plan.shard_range(shard)`.
         activations: of every hookpoint of the plan, at every token.
         memory: `encoding_bytes(plan)` to encode in, so that shard after shard takes no more; null allocates them.
+        promised: what the manifest lists of the shard, by hookpoint, where a finished store lost it.
 
     Raises:
+        PlanError: a lost shard that comes out otherwise than the manifest says; nothing of it is put.
         ConfigError: an activation that the store's dtype cannot hold.
         InputError: tokens or activations of another shape than the plan's.
     """
@@ -73,13 +76,16 @@ def write_shard(
     for hookpoint in missing:
         rows = activations[hookpoint].detach().flatten(0, 1).to("cpu", TORCH_DTYPES[plan.dtype])
         encoded = encode_shard(shard_schema(hookpoint, plan.hookpoints[hookpoint], plan.dtype), plan.compression, columns, rows, target)
+        receipt = _receipt(plan, columns, encoded, tokens_sha256)
+        if promised and receipt.entry() != promised[hookpoint]:
+            raise _differs(place, shard_key(hookpoint, shard))
         if not written:  # nothing is put before it is known that the activations can be stored
             place.put(tokens_key(shard), token_data)
             written += len(token_data)
         began = time.perf_counter()
         place.put(shard_key(hookpoint, shard), encoded.data)
         seconds.append(time.perf_counter() - began)
-        receipts[hookpoint] = receipt = _receipt(plan, columns, encoded, tokens_sha256)
+        receipts[hookpoint] = receipt
         place.put_sealed(receipt_key(hookpoint, shard), receipt.model_dump(mode="json"))
         written += receipt.bytes
     return ShardReceipts(shard, {name: receipt for name, receipt in receipts.items() if receipt}, written, tuple(seconds))
@@ -146,6 +152,13 @@ def _receipt(plan: StorePlan, columns: ShardColumns, encoded: EncodedShard, toke
         sum_norm=float(norms.sum()),
         position_rows=np.bincount(columns.positions, minlength=plan.context_length).tolist(),
         position_sum_norm=np.bincount(columns.positions, weights=norms, minlength=plan.context_length).tolist(),
+    )
+
+
+def _differs(place: Place, key: str) -> PlanError:
+    return PlanError(
+        f"{place.path(key)} is lost, and what was harvested in its place has other bytes than the manifest lists (another processor or release "
+        "rounds otherwise): copy it from where the store was copied from, or harvest again, into another place"
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from ray import cloudpickle
 
 import services.harvester
-from sae.errors import ConfigError, HookpointError, InputError, LeaseError, PlanError
+from sae.errors import ConfigError, CorruptObjectError, HookpointError, InputError, LeaseError, PlanError
 from sae.storage import Place
 from sae.storage.lease import hold_lease
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
@@ -240,6 +240,36 @@ def test_a_corpus_that_does_not_fit_is_refused(tiny_corpus, subject, facts):
 def test_a_subject_that_changed_meanwhile_is_refused(tmp_path, tiny_corpus, subject, plan):
     with pytest.raises(PlanError, match="changed while it was harvested"):
         HarvestWorker(plan.model_copy(update={"subject_digest": "other"}), tiny_corpus.place.url, str(tmp_path), subject)
+    with pytest.raises(PlanError, match="start again with one corpus"):
+        HarvestWorker(plan.model_copy(update={"corpus_digest": "other"}), tiny_corpus.place.url, str(tmp_path), subject)
+
+
+def test_a_finished_store_that_lost_objects_gets_them_again_and_is_not_called_done(tmp_path, tiny_corpus, subject, plan, store, monkeypatch):
+    def run_here(worker, arguments, tasks, *options):
+        worker = worker(*arguments)
+        made.extend(tasks)
+        return [(task, worker.run(task)) for task in tasks]
+
+    monkeypatch.setattr(services.harvester, "run_pool", run_here)
+    place, made = Place(tmp_path / "store"), []
+    for key in store.place.list():
+        place.put(key, store.place.get(key))
+    fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject)
+    assert made == []
+    for key in (f"shards/{MLP}/000001.arrow", "tokens/000003.arrow", f"receipts/{RESID}/000004.json"):
+        place.delete(key)
+    watcher = Watcher()
+    assert fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject, watcher) == store.manifest
+    assert made == [1, 3, 4]
+    assert watcher.stages[-1][1] == watcher.stages[-1][2]
+    assert {key: place.get(key) for key in place.list()} == {key: store.place.get(key) for key in store.place.list()}
+
+
+def test_a_token_that_the_subject_does_not_have_is_refused_before_the_model_runs(tmp_path, tiny_corpus, subject, plan, monkeypatch):
+    worker = HarvestWorker(plan, tiny_corpus.place.url, str(tmp_path), subject)
+    monkeypatch.setattr(worker.subject, "d_vocab", 10)
+    with pytest.raises(CorruptObjectError, match=r"has the token [0-9,]+, the subject has 10"):
+        worker.run(0)
 
 
 def test_activations_beyond_float16_end_the_harvest_with_advice(tmp_path, tiny_corpus, subject, plan, monkeypatch):
