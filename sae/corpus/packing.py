@@ -19,16 +19,23 @@ from typing import Literal, Protocol
 import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt32
-from pydantic import NonNegativeInt
 
-from sae.config import Config
+from sae.corpus.manifest import (
+    CORPUS_MANIFEST_KEY,
+    SEQUENCES_PER_SHARD,
+    CorpusManifest,
+    TokenShard,
+    read_corpus_manifest,
+    sequences_digest,
+    shard_key,
+    write_corpus_manifest,
+)
 from sae.corpus.sources import CorpusConfig, documents
-from sae.errors import CorruptObjectError, EmptyCorpusError, PlanError
+from sae.errors import CorruptObjectError, EmptyCorpusError, InputError, PlanError
 from sae.storage import ArrowFile, ArrowFileError, Place, sha256_hex
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
-SEQUENCES_PER_SHARD = 4096
 DOCUMENTS_PER_ENCODING = 256
 
 
@@ -43,44 +50,17 @@ class Tokenizer(Protocol):
         """The tokens of each text, without special tokens."""
 
 
-class TokenShard(Config):
-    """One object of packed sequences."""
-
-    key: str
-    sequences: NonNegativeInt
-    sha256: str
-
-
-class CorpusManifest(Config):
-    """What a corpus holds; `digest` names its content and is what later stages pin."""
-
-    config: CorpusConfig
-    tokenizer_digest: str
-    bos_token_id: int
-    documents: dict[str, int]
-    train: list[TokenShard]
-    held_out: list[TokenShard]
-    digest: str
-
-    def num_sequences(self, split: Split) -> int:
-        """Sequences of a split."""
-        return sum(shard.sequences for shard in self.shards(split))
-
-    def shards(self, split: Split) -> list[TokenShard]:
-        """The shards of a split, in order."""
-        return self.train if split == "train" else self.held_out
-
-
 class TokenCorpus:
     """A finished corpus, open for reading.
 
     Raises:
         InputError: there is no finished corpus at this place.
+        CorruptObjectError: its manifest was changed after it was written.
     """
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.manifest = CorpusManifest.parse(place.get_json("manifest.json"))
+        self.manifest = read_corpus_manifest(place)
 
     def num_sequences(self, split: Split) -> int:
         """Sequences of a split."""
@@ -109,9 +89,12 @@ class TokenCorpus:
             buffer = self.place.open_buffer(shard.key)
             if sha256_hex(buffer) != shard.sha256:
                 raise ArrowFileError("it is not the object its manifest names")
-            return sequences_from_ipc(buffer, first, first + shard.sequences, self.manifest.config.context_length)
-        except (ArrowFileError, pa.ArrowInvalid) as error:  # an empty file cannot be mapped
+            tokens = sequences_from_ipc(buffer, first, first + shard.sequences, self.manifest.config.context_length)
+            if (tokens[:, 0] != self.manifest.bos_token_id).any():
+                raise ArrowFileError(f"a sequence does not begin with the token {self.manifest.bos_token_id}")
+        except (ArrowFileError, InputError, pa.ArrowInvalid) as error:  # it is not there, or empty, so that it cannot be mapped
             raise CorruptObjectError(f"{self.place.path(shard.key)} cannot be trusted, {error}: delete the corpus and prepare it again") from None
+        return tokens
 
 
 def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, progress: Callable[[int], None] = lambda tokens: None) -> TokenCorpus:
@@ -127,7 +110,7 @@ def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, pro
         EmptyCorpusError: the sources do not fill one sequence of either split.
         PlanError: the place holds a corpus of another configuration.
     """
-    if place.exists("manifest.json"):
+    if place.exists(CORPUS_MANIFEST_KEY):
         corpus = TokenCorpus(place)
         _check_same(corpus.manifest, config, tokenizer, place)
         return corpus
@@ -141,11 +124,11 @@ def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, pro
                 f"the {split} split of {', '.join(config.text)} does not fill one sequence of {config.context_length} tokens "
                 f"({counts[split]} of {counts['read']} documents): give more text, or a smaller corpus.context_length"
             )
-    digest = hashlib.sha256("".join(shard.sha256 for split in SPLITS for shard in shards[split]).encode()).hexdigest()
+    digest = sequences_digest([shard for split in SPLITS for shard in shards[split]])
     manifest = CorpusManifest(
         config=config, tokenizer_digest=tokenizer.digest, bos_token_id=tokenizer.bos_token_id, documents=counts, digest=digest, **shards
     )
-    place.put_json("manifest.json", manifest.model_dump(mode="json"))
+    write_corpus_manifest(place, manifest)
     return TokenCorpus(place)
 
 
@@ -238,7 +221,7 @@ class _SplitWriter:
         rows[:, 1:] = stream[: sequences * self.body].reshape(sequences, self.body)
         self.pending = [stream[sequences * self.body :]]
         self.pending_tokens = len(self.pending[0])
-        key = f"{self.split}/{len(self.shards):06d}.arrow"
+        key = shard_key(self.split, len(self.shards))
         data = sequences_to_ipc(rows, self.written)
         self.place.put(key, data)
         self.shards.append(TokenShard(key=key, sequences=sequences, sha256=sha256_hex(data)))

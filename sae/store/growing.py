@@ -12,7 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from sae.corpus.packing import SEQUENCES_PER_SHARD, TokenCorpus
+from sae.corpus.manifest import SEQUENCES_PER_SHARD
+from sae.corpus.packing import TokenCorpus
 from sae.errors import CorruptObjectError, InputError, PlanError
 from sae.storage import Place
 from sae.store.manifest import MANIFEST_KEY, ShardEntry, StoreManifest, StorePlan, fitting_receipt, read_manifest, read_plan, receipt_key
