@@ -4,6 +4,7 @@ Messages are content-addressed: the digest of a request is its name in the journ
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -11,9 +12,13 @@ from typing import Literal
 from sae.storage import sha256_hex
 
 Message = dict[str, str]
-Outcome = Literal["answered", "truncated", "refused", "empty", "too_long", "rejected"]
+Outcome = Literal["answered", "truncated", "refused", "empty", "too_long", "cut", "rejected", "failed"]
+FINAL = ("answered", "truncated", "refused")  # the model's own words; every other outcome is the endpoint's, and the next run asks again
+DIVIDED = ("too_long", "cut", "rejected")  # a question of several parts is asked again in halves: servers have no common word for "too long"
 FRAMING_TOKENS = 64  # of a chat template: beginnings, ends and roles of messages, and the system text some templates put before them
+LEAST_WORDS = 50  # of a prompt whose count of tokens is compared with its words
 BYTES_PER_TOKEN = 3.0  # of mixed code and English, for estimates; no bound
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,14 @@ class Request:
         messages: role and content of each.
         reply_tokens: the longest reply that is allowed.
         expected_tokens: the reply that is expected, for estimates.
+        divisible: whether it is asked again in smaller pieces where the endpoint cannot take it.
     """
 
     purpose: str
     messages: tuple[Message, ...]
     reply_tokens: int
     expected_tokens: int
+    divisible: bool = False
 
     @property
     def digest(self) -> str:
@@ -48,6 +55,12 @@ class Request:
         return self.prompt_bytes + FRAMING_TOKENS
 
     @property
+    def least_prompt_tokens(self) -> int:
+        """Fewer tokens than any usual tokenizer makes of it: half as many as it has words. 0 for a short prompt, where that says nothing."""
+        words = sum(len(_WORD.findall(message["content"])) for message in self.messages)
+        return words // 2 if words >= LEAST_WORDS else 0
+
+    @property
     def expected_prompt_tokens(self) -> int:
         """About as many as it will be."""
         return round(self.prompt_bytes / BYTES_PER_TOKEN) + FRAMING_TOKENS // 4
@@ -58,9 +71,10 @@ class Reply:
     """An answer, or why there is none.
 
     Attributes:
-        outcome: `answered`; `truncated` at the limit of tokens; `refused` by the model or a filter; `empty`; `too_long` for the model's
-            context; `rejected` by the endpoint for another reason.
-        text: what the model wrote; for `too_long` and `rejected` what the endpoint said.
+        outcome: `answered`; `truncated` at the limit of tokens, or in the middle of a thought; `refused` by the model or a filter; `empty`;
+            `too_long` for the model's context; `cut`: the server read a part of the prompt only; `rejected` by the endpoint for another
+            reason; `failed`: the endpoint failed at this question each time, and answered others.
+        text: what the model wrote; of the last four outcomes what the endpoint did.
         prompt_tokens: tokens sent, all attempts together.
         reply_tokens: tokens got, all attempts together; what cannot be known (a time-out) counts as much as it may have been.
         cost: US dollars.

@@ -29,7 +29,8 @@ _FIELD = re.compile(
 )
 # The form that the prompt shows, given back without having been filled in.
 _PLACEHOLDER = re.compile(
-    r"[<\[({]{1,3}\s?(?:(?:the|your|a|an|one|short|insert|sentence|explanation|text|goes|here)(?![a-z])[ _-]?){1,8}[>\])}]{1,3}[.…]{0,3}", re.IGNORECASE
+    r"[<\[({]{1,3}\s?(?:(?:the|your|a|an|one|short|insert|sentence|explanation|text|goes|here)(?![a-z])[ _-]?){1,8}[>\])}]{1,3}[.…]{0,3}",
+    re.IGNORECASE,
 )
 _BARE_PLACEHOLDER = re.compile(
     r"(?:(?:the|your|a|an|one|insert|short)[ _-]){0,3}(?:sentence|explanation)(?: goes)?(?: here)?[.…]{0,3}", re.IGNORECASE
