@@ -5,6 +5,7 @@ from jobs.stages import subject_vocabulary
 from sae.errors import ConfigError, InputError
 from sae.interpretation.language_model.config import LanguageModelConfig
 from sae.interpretation.source_directory import SUMMARY_KEY
+from sae.report.numbers import dollars
 
 
 def with_max_cost(config: RunConfig, max_cost: float | None) -> RunConfig:
@@ -36,12 +37,12 @@ def print_estimate(config: RunConfig) -> None:
     found = estimate(asked, config.interpretation.seed, subject_vocabulary(config), url, sources)
     columns = ("source", "features", "requests", "tokens sent", "tokens got", "dollars", "at most")
     rows: list[tuple[str, ...]] = [
-        (each.source, f"{each.features:,}", f"{each.requests:,}", f"{each.prompt_tokens:,}", f"{each.reply_tokens:,}", f"{each.cost:.2f}",
-         f"{each.most_cost:.2f}")
+        (each.source, f"{each.features:,}", f"{each.requests:,}", f"{each.prompt_tokens:,}", f"{each.reply_tokens:,}", dollars(each.cost),
+         dollars(each.most_cost))
         for each in found
     ]  # fmt: skip
     sums = [sum(getattr(each, name) for each in found) for name in ("features", "requests", "prompt_tokens", "reply_tokens", "cost", "most_cost")]
-    rows.append(("all", *(f"{total:,}" for total in sums[:4]), *(f"{total:.2f}" for total in sums[4:])))
+    rows.append(("all", *(f"{total:,}" for total in sums[:4]), *(dollars(total) for total in sums[4:])))
     widths = [max(len(row[column]) for row in (columns, *rows)) for column in range(len(columns))]
     for name, *figures in (columns, *rows):
         print(name.ljust(widths[0]), *(figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)), sep="  ")

@@ -5,16 +5,18 @@ from typing import Any
 from sae.concepts.report import REPORT_KEY, ConceptReport, concepts_table
 from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
 from sae.report.gather import summarise
+from sae.report.numbers import dollars
 from sae.storage import Place
 
 SUMMARY_KEY = "summary.json"
+FEWEST_EXPLAINED = 0.5  # below this share of features explained, a run ends with a warning
 OTHER_TEXT = "other_text"
 
 
 def results_table(run: Place) -> list[str]:
     """The lines of the table: one row a dictionary, one a baseline; then differences, time, memory and where the report lies."""
     summary: dict[str, Any] = run.get_json(SUMMARY_KEY)
-    lines = [*figures_table(summary), "", *comparison_lines(run)]
+    lines = [*figures_table(summary), "", *interpretation_lines(run)]
     lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
     return [*lines, f"report: {run.url}/report.html"]
 
@@ -78,6 +80,32 @@ def comparison_lines(run: Place) -> list[str]:
     """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
     place = run.child("interpretation")
     return comparison_table(place.get_json(COMPARISON_KEY)["rows"]) if place.exists(COMPARISON_KEY) else []
+
+
+def explanation_lines(run: Place) -> list[str]:
+    """Explanations, questions, tokens and money of the language model, and a warning where it explained little; nothing where none was asked."""
+    place = run.child("interpretation")
+    sources = [key.partition("/")[0] for key in place.list() if key.endswith(f"/{SUMMARY_KEY}") and key.count("/") == 1]
+    asked = [words for source in sources if (words := place.child(source).get_json(SUMMARY_KEY).get("language_model"))]
+    if not asked:
+        return []
+    explainers = [explainer for words in asked for explainer in words["explainers"].values()]
+    explained, wanted = (sum(explainer[name] for explainer in explainers) for name in ("num_explained", "num_features"))
+    total = {name: sum(words[name] for words in asked) for name in ("requests", "prompt_tokens", "reply_tokens", "cost", "num_items", "num_unread")}
+    lines = [
+        f"language model: {explained:,} of {wanted:,} explanations, {total['requests']:,} requests, {total['prompt_tokens']:,} tokens sent and "
+        f"{total['reply_tokens']:,} received, {dollars(total['cost'])}"
+    ]
+    if wanted and explained < wanted * FEWEST_EXPLAINED:
+        lines.append(f"WARNING: {wanted - explained:,} of {wanted:,} explanations could not be read: see explanation_outcome, or use another model")
+    if total["num_unread"]:
+        lines.append(f"{total['num_unread']:,} of {total['num_items']:,} answers could not be read; they are left out of the scores")
+    return [*lines, ""]
+
+
+def interpretation_lines(run: Place) -> list[str]:
+    """The end of `interpret`: comparisons of the scores, then the language model's work."""
+    return [*comparison_lines(run), *explanation_lines(run)]
 
 
 def _evaluated(run: Place) -> set[str]:

@@ -13,8 +13,8 @@ import re
 import urllib.parse
 
 from sae.errors import InputError
+from sae.interpretation.language_model.config import KEY_VARIABLE
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 SHORTEST_SECRET = 6  # characters: shorter ones are placeholders for servers without keys, and common in other text
 PIECE = 8  # characters of a key that are not shown in a row
 HIDDEN = "…"

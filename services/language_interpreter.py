@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -28,10 +28,10 @@ from sae.storage.lease import Lease, hold_lease
 from services.language_model import LanguageModel
 from services.log import log
 from services.metrics import Monitor
-from services.spending import Spending, Spent
+from services.spending import Spending, Spent, read_spent
 
 STAGE = "explain in words/features"
-KEPT_SECONDS = 10.0  # replies younger than this may be lost, and paid for twice, when the process is killed outright
+KEPT_SECONDS = 1.0  # replies younger than this may be lost, and paid for twice, when the process is killed outright
 USUAL_EXPLANATION = 150  # characters of a sentence, for estimates
 
 
@@ -124,7 +124,7 @@ class _Work:
         prompts = {name: prompt_digest(name) for name in (*(f"explain_{each}" for each in config.explainers), *config.scorers)}
         settings = config.determining() | {"prompts": prompts, "seed": seed}
         self.directories = {name: ExplanationDirectory(output.child(name), settings) for name in sources}
-        self.spent = Spent(**output.get_json(SPENT_KEY)) if output.exists(SPENT_KEY) else Spent()
+        self.spent = read_spent(output, SPENT_KEY)
         self.left = list(self._left())
         self._ended: BaseException | None = None
 
@@ -140,7 +140,7 @@ class _Work:
         """Do what is left."""
         total = sum(len(material.features) for material in self.materials.values())
         done = total - len(self.left)
-        spending = Spending(self.config.max_cost, self.config.prices, self.spent)
+        spending = Spending(self.config.max_cost, self.config.prices, self.spent, self._write_spent)
         if self.monitor:
             self.monitor.set("monosem_llm_budget_dollars", self.config.max_cost or 0.0)
             self.monitor.add("monosem_llm_cost_dollars_total", self.spent.cost)  # of earlier runs: the budget is for all of them
@@ -170,7 +170,8 @@ class _Work:
     async def _feature(self, model: LanguageModel, source: str, feature: int) -> bool:
         """Explain and score one feature; returns whether it is finished."""
         directory, material = self.directories[source], self.materials[source].of(feature)
-        journal, written = directory.journal(feature), time.monotonic()
+        journal, written, writing = directory.journal(feature), time.monotonic(), asyncio.Lock()
+        journal.forget_failures()
 
         async def ask(request: Request) -> Reply:
             known = journal.find(request.digest)
@@ -179,11 +180,12 @@ class _Work:
             if self._ended:
                 raise self._ended
             reply = await self._stopping(model.ask(request))
-            journal.keep(request.digest, request.purpose, reply)
+            journal.keep(request, reply)
             nonlocal written
-            if time.monotonic() - written > KEPT_SECONDS:
-                self._write(directory, journal)
-                written = time.monotonic()
+            async with writing:
+                if time.monotonic() - written > KEPT_SECONDS:
+                    await self._write(directory, journal)
+                    written = time.monotonic()
             return reply
 
         try:
@@ -192,14 +194,17 @@ class _Work:
             self._ended = self._ended or error
         finally:
             if journal.replies:
-                self._write(directory, journal)
+                await self._write(directory, journal)
         self._count(journal)
         return journal.rows is not None
 
-    def _write(self, directory: ExplanationDirectory, journal: Journal) -> None:
+    async def _write(self, directory: ExplanationDirectory, journal: Journal) -> None:
         self._check_lease()
-        directory.write(journal)
-        self.output.put_json(SPENT_KEY, asdict(self.spent))
+        await asyncio.to_thread(directory.write, replace(journal, replies=dict(journal.replies)))  # a remote store must not hold up the others
+
+    def _write_spent(self, spent: Spent) -> None:
+        self._check_lease()
+        self.output.put_sealed(SPENT_KEY, asdict(spent))
 
     def _check_lease(self) -> None:
         if self.lease:
@@ -223,7 +228,7 @@ class _Work:
         """Write the tables and summaries of what is finished; returns the summaries."""
         self._check_lease()
         if self.spent.requests:
-            self.output.put_json(SPENT_KEY, asdict(self.spent))
+            self._write_spent(replace(self.spent, reserved=0.0))
         summaries = {}
         for name, directory in self.directories.items():
             place, features = self.output.child(name), self.materials[name].features

@@ -1,14 +1,22 @@
-"""What a language model may cost, decided before a request is sent: its dearest possible end is set aside, and settled when it is known.
+"""The account of a language model: the most that a request can cost is reserved before it is sent, and replaced by its cost when that is known.
 
 A request's prompt cannot hold more tokens than bytes, and its reply not more than its limit: so the money spent never passes `max_cost`,
-whatever is under way at once. What cannot be known (a reply that never came) is counted at its dearest.
+whatever is under way at once. What cannot be known (a reply that never came) is counted at the most it can cost. Money is written down
+before it is spent, so that a killed run loses none of it: a budget holds over any number of runs.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from sae.interpretation.language_model.config import Prices
 from sae.interpretation.language_model.exchange import BudgetError, Request
+from sae.records import Record, get_record
+from sae.storage import Place
+
+REQUESTS_AHEAD = 20  # that a killed run counts as spent at most, though they were not sent
 
 
 @dataclass
@@ -19,6 +27,30 @@ class Spent:
     prompt_tokens: int = 0
     reply_tokens: int = 0
     cost: float = 0.0
+    reserved: float = 0.0
+    """US dollars written down for requests that are yet to be sent or answered; 0 at the end of a run. After a kill they count as spent."""
+
+
+class SpentRecord(Record):
+    """`Spent` as it is stored."""
+
+    requests: NonNegativeInt
+    prompt_tokens: NonNegativeInt
+    reply_tokens: NonNegativeInt
+    cost: NonNegativeFloat
+    reserved: NonNegativeFloat
+
+
+def read_spent(place: Place, key: str) -> Spent:
+    """Read what earlier runs spent; nothing where there were none.
+
+    Raises:
+        CorruptObjectError, InputError: the record was changed, or is none.
+    """
+    if not place.exists(key):
+        return Spent()
+    found = get_record(place, key, SpentRecord)
+    return Spent(found.requests, found.prompt_tokens, found.reply_tokens, found.cost + found.reserved)
 
 
 class Spending:
@@ -28,10 +60,12 @@ class Spending:
         max_cost: US dollars, earlier runs included; None sets no limit.
         prices: of the endpoint.
         spent: by earlier runs; it is added to.
+        write_down: called with the account before money may be spent that no account holds yet.
     """
 
-    def __init__(self, max_cost: float | None, prices: Prices, spent: Spent) -> None:
-        self.max_cost, self.prices, self.spent = max_cost, prices, spent
+    def __init__(self, max_cost: float | None, prices: Prices, spent: Spent, write_down: Callable[[Spent], None] = lambda _: None) -> None:
+        self.max_cost, self.prices, self.spent, self._write_down = max_cost, prices, spent, write_down
+        self._written = spent.cost
         self._set_aside, self._under_way = 0.0, 0
         self._changed = asyncio.Condition()
 
@@ -48,6 +82,10 @@ class Spending:
                     raise BudgetError(f"a request may cost {most:.6f} dollars, {max(0.0, self.max_cost - self.spent.cost):.6f} are left")
                 await self._changed.wait()
             self._set_aside, self._under_way = self._set_aside + most, self._under_way + 1
+            if self.spent.cost + self._set_aside > self._written:  # several requests ahead: writing takes longer than a small request
+                self.spent.reserved = self._set_aside + most * REQUESTS_AHEAD
+                self._write_down(self.spent)
+                self._written = self.spent.cost + self.spent.reserved
 
     async def settle(self, request: Request, prompt_tokens: int, reply_tokens: int) -> float:
         """Replace what was set aside by what was used; returns its cost in US dollars."""

@@ -190,3 +190,8 @@ def _score_cell(source: ExplainedSource, single_token: bool | None) -> Cell:
 def _shape_cell(dictionary: TrainedDictionary) -> Cell:
     config = dictionary.config
     return Cell(config["architecture"], f"{config['d_in']:,} → {config['config']['d_sae']:,}") if config else Cell()
+
+
+def dollars(value: float) -> str:
+    """An amount of US dollars; two digits where it is less than a cent."""
+    return f"${value:,.2f}" if value >= 0.01 or value == 0 else f"${value:.2g}"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from sae.errors import InputError
 from sae.report.gather import RunRecord, value_at
-from sae.report.numbers import Cell, shown, shown_interval
+from sae.report.numbers import Cell, dollars, shown, shown_interval
 from sae.storage import Place
 
 KEY = "llm_explanations.parquet"
@@ -102,6 +102,6 @@ def _says(asked: list[dict[str, Any]]) -> str:
     unfinished = [words for words in asked if not words["complete"]]
     return (
         f"Made and scored by {', '.join(models)} in {total['requests']:,} requests, {total['prompt_tokens'] + total['reply_tokens']:,} tokens, "
-        f"${total['cost']:.2f}. {unread} of the answers asked for could not be read; they are left out of the scores. Medians over features."
+        f"{dollars(total['cost'])}. {unread} of the answers asked for could not be read; they are left out of the scores. Medians over features."
         + (" Not all sampled features are done: interpret again to go on." if unfinished else "")
     )

@@ -38,7 +38,7 @@ def test_a_dry_run_says_requests_tokens_and_money_and_changes_nothing(run, capsy
     assert [line.split()[0] for line in shown[1:4]] == ["neurons", "topk", "all"]
     sources, total = [[figure.replace(",", "") for figure in line.split()[1:]] for line in shown[1:3]], shown[3].split()[1:]
     assert [sum(int(row[column]) for row in sources) for column in range(2)] == [int(total[0]), int(total[1])] == [6, int(total[1])]
-    assert 0 < float(total[4]) < float(total[5])
+    assert 0 < float(total[4].strip("$")) < float(total[5].strip("$"))
     assert "nothing was sent" in shown[4]
     assert "more than 2.5 dollars" in shown[5]
     assert sorted(run.rglob("*")) == before

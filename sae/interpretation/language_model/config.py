@@ -1,21 +1,52 @@
 """What a language model is asked to do, within which limits. Its key is no setting: it comes from the environment alone."""
 
-from typing import Any, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from sae.config import DAY, Config, Line, Real, WebAddress
+from sae.config import DAY, Config, Line, Real
 
 ExplainerName = Literal["activations", "highlights"]
 ScorerName = Literal["simulation", "detection", "fuzzing", "logits"]
 PER_MILLION = 1e-6
+KEY_VARIABLE = "OPENAI_API_KEY"
+_NAMES_A_SECRET = re.compile(r"api[-_]?key|authoriz|bearer|password|secret|token$", re.IGNORECASE)
+HIDDEN = "…"  # an address that is refused, in the place of its value: pydantic repeats what it refuses
+
+
+def url_problem(url: str) -> str | None:
+    """Why an address of an endpoint cannot be used, without repeating it; None where it can."""
+    if "@" in url or "%40" in url:
+        return f"holds credentials. An address has none. Set {KEY_VARIABLE} instead"
+    if "?" in url or "#" in url:
+        return f"holds a query or fragment. An address ends with its path, such as https://host/v1. Set a key in {KEY_VARIABLE}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        return "is no address of an endpoint. It begins with http:// or https:// and a host, such as http://127.0.0.1:8000/v1"
+    return None
+
+
+def _without_secret(value: Any) -> Any:
+    return value if not isinstance(value, str) or url_problem(value) is None else f"{HIDDEN}{url_problem(value)}"
+
+
+def _safe_url(url: str) -> str:
+    if url.startswith(HIDDEN):
+        raise ValueError(f"base_url {url.removeprefix(HIDDEN)}")
+    return url
 
 
 class Prices(Config):
     """What the endpoint charges."""
 
-    prompt: Real = Field(0.0, ge=0, le=10**5, description="US dollars per million tokens sent")
-    reply: Real = Field(0.0, ge=0, le=10**5, description="US dollars per million tokens got")
+    prompt: Real = Field(0.0, ge=0, le=10**7, description="US dollars per million tokens sent")
+    reply: Real = Field(0.0, ge=0, le=10**7, description="US dollars per million tokens got")
 
     def cost(self, prompt_tokens: int, reply_tokens: int) -> float:
         """US dollars."""
@@ -31,6 +62,17 @@ class ReplyOptions(Config):
     )
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="how the endpoint calls the limit of a reply")
     extra: dict[str, Any] = Field({}, max_length=64, description="further fields of the request, as the endpoint documents them")
+
+    @field_validator("extra", mode="before")
+    @classmethod
+    def _no_key(cls, extra: Any) -> Any:
+        # Settings are written beside the results. The value is taken out first: pydantic repeats what it refuses.
+        named = [str(name) for name in extra if _NAMES_A_SECRET.search(str(name))] if isinstance(extra, dict) else []
+        for name in named:
+            extra[name] = HIDDEN
+        if named:
+            raise ValueError(f"{named[0]!r} seems to hold a secret, and settings are kept with the results. Set the key in {KEY_VARIABLE}")
+        return extra
 
 
 class RequestLimits(Config):
@@ -52,7 +94,7 @@ class LanguageModelConfig(Config):
     """Explanations in words by a language model behind an OpenAI-compatible endpoint."""
 
     model: Line = Field(description="the model, as the endpoint names it")
-    base_url: WebAddress | None = Field(
+    base_url: Annotated[Line, AfterValidator(_safe_url), BeforeValidator(_without_secret)] | None = Field(
         None, description="the endpoint, such as http://127.0.0.1:8000/v1; null takes OPENAI_BASE_URL, else OpenAI's own"
     )
     explainers: tuple[ExplainerName, ...] = Field(
@@ -80,8 +122,6 @@ class LanguageModelConfig(Config):
     def _consistent(self) -> Self:
         if self.max_cost is not None and self.prices == Prices():
             raise ValueError("max_cost needs prices: give prices.prompt and prices.reply, in dollars per million tokens")
-        if self.base_url and "@" in self.base_url.split("://")[-1].split("/")[0]:
-            raise ValueError("base_url holds credentials: set OPENAI_API_KEY instead")
         if len(set(self.explainers)) < len(self.explainers) or len(set(self.scorers)) < len(self.scorers):
             raise ValueError("an explainer or scorer is named twice")
         return self

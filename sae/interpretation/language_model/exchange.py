@@ -14,7 +14,7 @@ from sae.storage import sha256_hex
 Message = dict[str, str]
 Outcome = Literal["answered", "truncated", "refused", "empty", "too_long", "cut", "rejected", "failed"]
 FINAL = ("answered", "truncated", "refused")  # the model's own words; every other outcome is the endpoint's, and the next run asks again
-DIVIDED = ("too_long", "cut", "rejected")  # a question of several parts is asked again in halves: servers have no common word for "too long"
+TOO_LARGE = ("too_long", "cut")  # a question of several parts is asked again in halves, as often as that helps
 FRAMING_TOKENS = 64  # of a chat template: beginnings, ends and roles of messages, and the system text some templates put before them
 LEAST_WORDS = 50  # of a prompt whose count of tokens is compared with its words
 BYTES_PER_TOKEN = 3.0  # of mixed code and English, for estimates; no bound
@@ -30,7 +30,8 @@ class Request:
         messages: role and content of each.
         reply_tokens: the longest reply that is allowed.
         expected_tokens: the reply that is expected, for estimates.
-        divisible: whether it is asked again in smaller pieces where the endpoint cannot take it.
+        divisible: whether it can be asked again in smaller pieces.
+        of_rejected: whether it is such a piece of a question that the endpoint rejected.
     """
 
     purpose: str
@@ -38,6 +39,7 @@ class Request:
     reply_tokens: int
     expected_tokens: int
     divisible: bool = False
+    of_rejected: bool = False
 
     @property
     def digest(self) -> str:
@@ -64,6 +66,14 @@ class Request:
     def expected_prompt_tokens(self) -> int:
         """About as many as it will be."""
         return round(self.prompt_bytes / BYTES_PER_TOKEN) + FRAMING_TOKENS // 4
+
+
+def is_divided(request: Request, outcome: Outcome) -> bool:
+    """Whether a question is asked again in smaller pieces.
+
+    Servers have no common word for a prompt that is too long, so a rejected one is halved, too, but only once.
+    """
+    return request.divisible and (outcome in TOO_LARGE or (outcome == "rejected" and not request.of_rejected))
 
 
 @dataclass(frozen=True)

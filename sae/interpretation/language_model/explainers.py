@@ -29,7 +29,7 @@ def explanation_request(name: ExplainerName, material: FeatureMaterial, config: 
         lines = [_with_activations(example, material.maximum) for example in (*shown, *silent)]
     logits = ", ".join(map(token_literal, material.raised)) if config.logit_effects else ""
     filled = messages(f"explain_{name}", examples=fenced("pieces", lines), logits=fenced("tokens", [logits]) if logits else "")
-    return Request("explain", filled, config.replies.spare_tokens, EXPLANATION_TOKENS)
+    return Request("explain", filled, config.replies.spare_tokens, EXPLANATION_TOKENS, divisible=num_examples > 1)
 
 
 def firing_examples(examples: list[Example], wanted: int) -> list[Example]:

@@ -4,14 +4,14 @@ import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import fsum
 from typing import Any, TypeVar
 
 import numpy as np
 
 from sae.interpretation.language_model.config import ExplainerName, LanguageModelConfig, ScorerName
-from sae.interpretation.language_model.exchange import Ask, Reply, Request
+from sae.interpretation.language_model.exchange import Ask, Reply, Request, is_divided
 from sae.interpretation.language_model.explainers import explanation_request
 from sae.interpretation.language_model.material import FeatureMaterial, Vocabulary
 from sae.interpretation.language_model.prompts import prompt_digest
@@ -94,8 +94,8 @@ class FeatureInterpreter:
             "not_scored_reason": "; ".join(reasons) or None,
             "single_token": material.single_token,
             **scores,
-            "num_items": sum(each["items"] for each in scorers.values()),
-            "num_unread": sum(each["unread"] for each in scorers.values()),
+            "num_items": 1 + sum(each["items"] for each in scorers.values()),
+            "num_unread": int(explanation is None) + sum(each["unread"] for each in scorers.values()),
             "scorers": json.dumps(scorers),
             "outcomes": json.dumps(tally.outcomes, sort_keys=True),
             "requests": len(tally.replies),
@@ -113,32 +113,32 @@ class FeatureInterpreter:
 
     async def _explain(self, name: ExplainerName, material: FeatureMaterial, ask: Ask, tally: Tally) -> tuple[str | None, str, int]:
         """The explanation, what became of the question, and how many examples it showed: half as many each time it is too long."""
-        shown = self.config.shown_examples
+        shown, rejected = self.config.shown_examples, False
         while True:
-            request = explanation_request(name, material, self.config, shown)
+            request = replace(explanation_request(name, material, self.config, shown), of_rejected=rejected)
             reply = await ask(request)
             explanation = explanation_in(reply.text) if reply.outcome in ("answered", "truncated") else None
             outcome = "answered" if explanation else _unread(reply)
             tally.add(request, reply, outcome)
-            if outcome != "too_long" or shown == 1:
+            if not is_divided(request, reply.outcome):
                 return explanation, outcome, shown
-            shown //= 2
+            shown, rejected = shown // 2, rejected or reply.outcome == "rejected"
 
     async def _score(self, scorer: ScorerName, items: list[Item], explanation: str, ask: Ask, tally: Tally) -> Answers:
         answered = await _all(self._ask_about(scorer, batch, explanation, ask, tally) for batch in batches_of(scorer, items, self.config))
         return [answer for answers in answered for answer in answers]
 
-    async def _ask_about(self, scorer: ScorerName, items: list[Item], explanation: str, ask: Ask, tally: Tally) -> Answers:
-        """The answers to some items: in halves where the question is too long."""
-        request = scoring_request(scorer, items, explanation, self.config)
+    async def _ask_about(self, scorer: ScorerName, items: list[Item], explanation: str, ask: Ask, tally: Tally, *, rejected: bool = False) -> Answers:
+        """The answers to some items: in halves where the question is too long; `rejected`: they are a half of a rejected question."""
+        request = replace(scoring_request(scorer, items, explanation, self.config), of_rejected=rejected)
         reply = await ask(request)
         answers: Answers = answers_in(scorer, reply.text, items) if reply.outcome in ("answered", "truncated") else [None] * len(items)
         read = sum(answer is not None for answer in answers)
         tally.add(request, reply, "answered" if read == len(items) else "partly_read" if read else _unread(reply))
-        if reply.outcome != "too_long" or len(items) == 1:
+        if not is_divided(request, reply.outcome):
             return answers
-        middle = len(items) // 2
-        halves = await _all(self._ask_about(scorer, half, explanation, ask, tally) for half in (items[:middle], items[middle:]))
+        middle, rejected = len(items) // 2, rejected or reply.outcome == "rejected"
+        halves = await _all(self._ask_about(scorer, half, explanation, ask, tally, rejected=rejected) for half in (items[:middle], items[middle:]))
         return [*halves[0], *halves[1]]
 
 

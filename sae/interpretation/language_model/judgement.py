@@ -31,6 +31,10 @@ Verdict = Literal[
     "key_refused",
     "not_there",
     "no_money",
+    "unreachable",
+    "timed_out",
+    "broken",
+    "cut",
 ]
 LARGEST_COUNT = 10_000_000  # tokens: no context is as long, so a larger count is an error of the server
 SAID = 200  # characters of an endpoint's words
@@ -72,7 +76,8 @@ class Judgement:
     """The meaning of a response.
 
     Attributes:
-        verdict: `answered`, `truncated`, `refused` and `empty` are outcomes of the model, the others failures of the endpoint.
+        verdict: `answered`, `truncated`, `refused` and `empty` are outcomes of the model, the others failures of the endpoint. The last four
+            are not told from a response: nothing answered, or not in time, or a part only; or the prompt was read in part (`cut`).
         text: the model's words; of a failure, one line with the words of the endpoint.
         prompt_tokens: tokens sent as the endpoint counted them; None where that is not known.
         reply_tokens: tokens received, likewise. A request that was turned away has none of either.

@@ -76,7 +76,7 @@ def scoring_request(scorer: ScorerName, items: list[Item], explanation: str, con
     filled = messages(scorer, explanation=fenced("sentence", [one_line(explanation)]), examples=data)
     answers = sum(len(item.truth) for item in items)
     expected = answers * TOKENS_A_DIGIT + (len(items) if scorer == "simulation" else 1) * TOKENS_A_LIST
-    return Request(scorer, filled, expected + config.replies.spare_tokens, expected)
+    return Request(scorer, filled, expected + config.replies.spare_tokens, expected, divisible=len(items) > 1)
 
 
 def answers_in(scorer: ScorerName, text: str, items: list[Item]) -> list[list[int] | None]:

@@ -3,19 +3,21 @@
 ::
 
     <output>/<source>/llm_plan.json             first: what determines an explanation; another plan in the same place is an error
-    <output>/<source>/llm/<feature>.json        every reply about a feature that is not finished; removed when it is
+    <output>/<source>/llm/<feature>.json        every reply about a feature that is not finished, or has questions that the endpoint failed at
+                                                and the next run asks again; removed when every question is answered
     <output>/<source>/llm_explanations.parquet  one row per explained feature and explainer, in the order of (`feature`, `explainer`)
     <output>/<source>/llm_replies.parquet       every reply those rows rest on: feature, request (SHA-256 of what was asked), purpose, outcome, text,
                                                 prompt_tokens, reply_tokens, cost
     <output>/<source>/summary.json              `language_model` is added to it (`summary`)
-    <output>/llm_spent.json                     what the output has cost so far: requests, prompt_tokens, reply_tokens, cost
+    <output>/llm_spent.json                     what the output has cost so far: requests, prompt_tokens, reply_tokens, cost, and `reserved`, US
+                                                dollars set aside for requests under way (0 at the end of a run; after a kill they count as spent)
 
 llm_explanations.parquet (`SCHEMA`); whoever shows it needs no other file but `features.parquet`, which it joins by `feature`
     feature               uint32   index in the source
     explainer             string   "highlights" | "activations": how examples were shown
     explanation           string   the model's sentence, one line, from a model that read hostile text: show it as text; null where there is none
     explanation_outcome   string   "answered"; else why there is none: "unreadable" (no EXPLANATION: line), "refused", "truncated", "empty",
-                                   "too_long" (even with one example), "rejected"
+                                   "too_long" (even with one example), "cut" (the server read a part of the prompt), "rejected", "failed"
     examples_shown        int32    explanation examples in the question
     not_scored_reason     string   null where it was scored by every scorer asked for; else why not, the scorers that could not separated by "; "
     single_token          bool     as in features.parquet
@@ -30,7 +32,7 @@ llm_explanations.parquet (`SCHEMA`); whoever shows it needs no other file but `f
     fuzzing_f1            float64
     logits_accuracy       float64  0 to 1, chance 0.5 (balanced): which next tokens does it make likelier?
     logits_f1             float64
-    num_items             int32    answers the scorers asked for (an example of `simulation` is one)
+    num_items             int32    answers asked for: the explanation, and those of the scorers (an example of `simulation` is one)
     num_unread            int32    those of them that no reply gave; left out of the scores
     scorers               string   JSON by scorer: {"items", "unread"} and, where labels were asked, "true_positive", "false_positive",
                                    "true_negative", "false_negative" (no hard negatives), "right_by_kind" {interval of the activation,
