@@ -88,6 +88,9 @@ def unpack(form: str, data: memoryview, at: int) -> tuple[Any, ...]:
     Raises:
         ArrowFileError: there are not as many bytes at `at`.
     """
-    if at < 0 or at + struct.calcsize(form) > len(data):  # a negative offset would be taken from the end
+    if at < 0:  # which `struct` takes from the end
         raise ArrowFileError("its metadata is damaged")
-    return struct.unpack_from(form, data, at)
+    try:
+        return struct.unpack_from(form, data, at)
+    except struct.error:
+        raise ArrowFileError("its metadata is damaged") from None
