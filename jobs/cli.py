@@ -27,6 +27,9 @@ EXAMPLES = """examples:
 `monosem VERB --help` lists every key with its default and unit."""
 
 
+ALLOWED_HOST = "a name that visitors may use for this server, such as that of a proxy; repeat it for more. Addresses and localhost need none"
+
+
 @dataclass(frozen=True)
 class Verb:
     """One verb of the command line.
@@ -79,6 +82,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default %(default)s); others can read the report on any but loopback"
     )
     parser.add_argument("--port", type=int, default=8080, help="TCP port (default %(default)s); 0 takes a free one")
+    parser.add_argument("--allowed-host", action="append", default=[], metavar="NAME", help=ALLOWED_HOST)
     parser.add_argument("--metrics-port", type=int, help="answer /metrics on this port instead, which visitors need not reach")
     parser.add_argument("--wait", action="store_true", help="start although there is no report yet")
 
@@ -91,6 +95,7 @@ def _rate_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default %(default)s); on any but loopback others can rate, under any name"
     )
     parser.add_argument("--port", type=int, default=8081, help="TCP port (default %(default)s); 0 takes a free one")
+    parser.add_argument("--allowed-host", action="append", default=[], metavar="NAME", help=ALLOWED_HOST)
 
 
 def _submit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from aiohttp import web
 from sae.errors import InputError
 from sae.rating.deck import DECK_KEY, Deck, DeckConfig, make_deck, read_deck
 from sae.storage import Place
-from services.browser.app import BrowserMetrics
+from services.browser.app import Surroundings
 from services.browser.rating import rating_app
 from services.browser.server import Listening, serve_app
 from services.log import log, start_logging
@@ -24,10 +24,10 @@ def rate_verb(options: argparse.Namespace) -> None:
     deck = _deck(run, options.features, options.seed)
     log("cards", number=len(deck.cards), sources=",".join(deck.sources), seed=deck.config.seed)
 
-    def make_app(run: Place, metrics: BrowserMetrics, local_only: bool, with_metrics: bool) -> web.Application:
-        return rating_app(run, deck, metrics, local_only, with_metrics)
+    def make_app(run: Place, surroundings: Surroundings) -> web.Application:
+        return rating_app(run, deck, surroundings)
 
-    serve_app(run, Listening(options.host, options.port), make_app, "may rate under any name")
+    serve_app(run, Listening(options.host, options.port, allowed_hosts=options.allowed_host), make_app, "may rate under any name")
 
 
 def _deck(run: Place, features: int | None, seed: int | None) -> Deck:

@@ -14,4 +14,4 @@ def serve_verb(options: argparse.Namespace) -> None:
         InputError: there is no report, or the address cannot be had.
     """
     start_logging()
-    serve(Place(options.url), Listening(options.host, options.port, options.metrics_port), options.wait)
+    serve(Place(options.url), Listening(options.host, options.port, options.metrics_port, options.allowed_host), options.wait)

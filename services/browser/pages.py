@@ -1,19 +1,26 @@
-"""What the browser may hand out: a closed list of objects of one run, read whole and kept for a moment.
+"""What the browser may hand out: a closed list of objects of one run, sent piece by piece.
 
-Nothing a visitor sends becomes part of a path except the name of an interpreted source, and that only in a narrow alphabet.
+Nothing a visitor sends becomes part of a path except the name of an interpreted source, and that only in a narrow alphabet. The report and the
+summary are kept for a moment, once for all visitors; a large object is never in memory as a whole.
 """
 
 import asyncio
 import gzip
 import re
+import stat
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from sae.errors import InputError, StorageError
 from sae.report.script import page_script, script_digest
 from sae.storage import Place, sha256_hex
 
 KEEP_SECONDS = 10.0
 KEPT = ("report.html", "summary.json")
+KEPT_BYTES = 32 << 20  # a larger report is read anew for each visitor
+PIECE_BYTES = 256 << 10
+READS_AT_ONCE = 8  # pieces that are being read; others wait
 INDEX_FILES = ("features.parquet", "summary.json")
 SOURCE_NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
 
@@ -32,50 +39,92 @@ class Page:
     """One object, ready to be sent.
 
     Attributes:
-        body: its bytes.
+        key: of the object.
+        size: in bytes.
+        tag: its entity tag.
+        body: its bytes where they are kept, else None.
         packed: the same bytes compressed with gzip, or None where that gains nothing.
-        tag: the entity tag, its digest.
-        kind: the content type.
     """
 
-    body: bytes
-    packed: bytes | None
+    key: str
+    size: int
     tag: str
-    kind: str
+    body: bytes | None = None
+    packed: bytes | None = None
+
+    @property
+    def kind(self) -> str:
+        """Content type."""
+        return KINDS[self.key.rpartition(".")[2]]
 
 
 class Pages:
-    """The objects of one run directory; reads happen in threads, one at a time for each object."""
+    """The objects of one run directory; reads happen in threads, a bounded number at a time."""
 
     def __init__(self, run: Place) -> None:
         self.run = run
         self._kept: dict[str, tuple[float, Page]] = {}
         self._locks = {key: asyncio.Lock() for key in KEPT}
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
-    async def read(self, key: str) -> Page:
-        """One object; those of `KEPT` are read again at most every ten seconds.
+    async def find(self, key: str) -> Page:
+        """One object; those of `KEPT` are looked at again at most every ten seconds.
 
         Raises:
             InputError: it is not there.
-            StorageError: it could not be read.
+            StorageError: the storage does not answer.
         """
         if key not in KEPT:
-            return await asyncio.to_thread(self._load, key)
+            return await asyncio.to_thread(self._look, key)
         async with self._locks[key]:
             kept = self._kept.get(key)
             if kept is None or time.monotonic() - kept[0] > KEEP_SECONDS:
-                before = kept[1] if kept else None
-                kept = self._kept[key] = (time.monotonic(), await asyncio.to_thread(self._load, key, before))
+                kept = self._kept[key] = (time.monotonic(), await asyncio.to_thread(self._load, key, kept[1] if kept else None))
             return kept[1]
 
-    def _load(self, key: str, before: Page | None = None) -> Page:
-        body = self.run.get(key)
+    async def pieces(self, page: Page) -> AsyncGenerator[bytes]:
+        """The bytes of an object that is not kept, one piece at a time.
+
+        Raises:
+            StorageError: it was replaced by a shorter one meanwhile, or the storage does not answer.
+        """
+        for start in range(0, page.size, PIECE_BYTES):
+            stop = min(start + PIECE_BYTES, page.size)
+            async with self._reads:
+                piece = await asyncio.to_thread(self.run.get, page.key, start, stop)
+            if len(piece) != stop - start:
+                raise StorageError(f"{self.run.path(page.key)} became shorter while it was sent: it was written anew")
+            yield piece
+
+    def _look(self, key: str) -> Page:
+        self._refuse_other_files(key)
+        for entry in self.run.entries(key.rpartition("/")[0]):
+            if entry.key == key:
+                return Page(key, entry.bytes, f'"{entry.bytes:x}-{entry.modified:.6f}"')
+        raise InputError(f"{self.run.path(key)} does not exist")
+
+    def _load(self, key: str, before: Page | None) -> Page:
+        self._refuse_other_files(key)
+        body = self.run.get(key, 0, KEPT_BYTES + 1)
+        if len(body) > KEPT_BYTES:
+            return self._look(key)
         tag = f'"{sha256_hex(body)[:32]}"'
         if before is not None and before.tag == tag:
             return before
-        kind = KINDS[key.rpartition(".")[2]]
-        packed = None if key.endswith(".parquet") else gzip.compress(body, 6, mtime=0)
-        return Page(body, packed, tag, kind)
+        return Page(key, len(body), tag, body, gzip.compress(body, 6, mtime=0))
+
+    def _refuse_other_files(self, key: str) -> None:
+        """Refuse what a run from elsewhere may hold in the place of a file: a link out of the run, a pipe, a device."""
+        path, root = self.run.local_path(key), self.run.local_path()
+        if path is None or root is None:
+            return
+        try:
+            if not path.resolve(strict=True).is_relative_to(root.resolve()) or not stat.S_ISREG(path.stat().st_mode):
+                raise InputError(f"{path} is no file of the run: a link out of it, or no file")
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{path} does not exist") from None
+        except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+            raise StorageError(f"could not look at {path}: {error}") from error
 
 
 def index_key(source: str, file: str) -> str | None:

@@ -1,12 +1,11 @@
 """The rating page over HTTP: a rater gets cards without names, and sends ratings that are kept in the run.
 
 Who may write: only pages that this server itself handed out. A POST must name this server as its origin and carry JSON, which a page of
-another site can do neither; on loopback, as everywhere in the browser, only requests that name this machine as their host are answered.
+another site can do neither. As everywhere in the browser, only requests are answered whose host is an address or a configured name.
 What is sent is small, validated field by field, and becomes part of a path only as a rater's name in a narrow alphabet.
 """
 
 import asyncio
-import logging
 import re
 
 from aiohttp import web
@@ -17,11 +16,12 @@ from sae.errors import InputError
 from sae.rating.deck import Deck
 from sae.rating.records import RATER_NAME, Rating, Ratings, latest
 from sae.report.script import script_digest
-from sae.storage import Place
-from services.browser.app import BrowserMetrics, add_health, around_every_request
+from sae.storage import Place, parse_json
+from services.browser.app import Surroundings, add_health, guarded_app
+from services.browser.connections import REQUEST_SECONDS
+from services.browser.hosts import Hosts
 from services.browser.rating_page import rating_page, rating_script
-
-logger = logging.getLogger("monosem")
+from services.log import log_error
 
 MAX_REQUEST_BYTES = 16_384
 
@@ -31,31 +31,29 @@ POLICY = (
 )
 
 
-def rating_app(run: Place, deck: Deck, metrics: BrowserMetrics, local_only: bool, with_metrics: bool = True) -> web.Application:
+def rating_app(run: Place, deck: Deck, surroundings: Surroundings) -> web.Application:
     """The application that lets people rate one deck.
 
     Args:
         run: the run directory; ratings are written below its `ratings/`.
         deck: the cards.
-        metrics: where requests are counted.
-        local_only: answer only requests that name this machine as their host.
-        with_metrics: answer `/metrics`, too.
+        surroundings: of the server.
     """
-    desk = _Desk(Ratings(run, deck))
-    app = web.Application(middlewares=[around_every_request(metrics, local_only, POLICY)], client_max_size=MAX_REQUEST_BYTES)
+    desk = _Desk(Ratings(run, deck), surroundings.hosts)
+    app = guarded_app(surroundings, POLICY, MAX_REQUEST_BYTES)
     app.router.add_get("/", desk.page)
     app.router.add_get("/cards/{card}", desk.card)
     app.router.add_get("/ratings/{rater}", desk.given)
     app.router.add_post("/ratings/{rater}", desk.take)
-    add_health(app, desk.ready, metrics if with_metrics else None)
+    add_health(app, desk.ready, surroundings)
     return app
 
 
 class _Desk:
     """The handlers; ratings are written one at a time."""
 
-    def __init__(self, ratings: Ratings) -> None:
-        self.ratings, self.deck = ratings, ratings.deck
+    def __init__(self, ratings: Ratings, hosts: Hosts) -> None:
+        self.ratings, self.deck, self.hosts = ratings, ratings.deck, hosts
         self._page = rating_page()
         self._writing = asyncio.Lock()
 
@@ -77,7 +75,7 @@ class _Desk:
         try:
             counted = latest(await asyncio.to_thread(self.ratings.of, _rater(request)))
         except InputError as error:
-            logger.error("event=ratings_unreadable reason=%r", str(error))
+            log_error("ratings_unreadable", reason=str(error))
             raise web.HTTPInternalServerError(text="a rating of this run cannot be read; the server's log says which\n") from None
         ratings = {card: rating.model_dump(exclude={"rater", "deck", "written"}) for card, rating in counted.items()}
         return web.json_response({"cards": len(self.deck.cards), "ratings": ratings}, headers={"Cache-Control": "no-store"})
@@ -85,17 +83,23 @@ class _Desk:
     async def take(self, request: web.Request) -> web.Response:
         """Keep one rating."""
         rater = _rater(request)
-        _refuse_other_pages(request)
-        body = await request.read()
+        _refuse_other_pages(request, self.hosts)
         try:
+            body = await asyncio.wait_for(request.read(), REQUEST_SECONDS)
+            if not isinstance(parse_json(body, "the rating"), dict):
+                raise InputError("the rating is no object of keys and values")
             rating = Rating.model_validate_json(body)
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="the rating did not arrive in time\n") from None
+        except InputError as error:
+            raise web.HTTPUnprocessableEntity(text=f"{str(error).partition('. ')[0]}\n") from None
         except ValidationError as error:
             raise web.HTTPUnprocessableEntity(text=f"not a rating: {'; '.join(map(describe_problem, error.errors()[:5]))[:500]}\n") from None
         try:
             async with self._writing:
                 kept = await asyncio.to_thread(self.ratings.add, rater, rating)
         except InputError as error:
-            logger.error("event=rating_refused rater=%s reason=%r", rater, str(error))
+            log_error("rating_refused", rater=rater, reason=str(error))
             # What the deck refuses is told; what the storage refuses would name its path.
             told = "the run cannot be written; the server's log says why" if self.ratings.run.url in str(error) else str(error)
             raise web.HTTPConflict(text=f"not kept: {told}\n") from None
@@ -109,9 +113,8 @@ def _rater(request: web.Request) -> str:
     return name
 
 
-def _refuse_other_pages(request: web.Request) -> None:
-    # Either scheme: a proxy may speak TLS to the rater and not to this server.
-    if request.headers.get("Origin", "").lower() not in (f"http://{request.host}".lower(), f"https://{request.host}".lower()):
+def _refuse_other_pages(request: web.Request, hosts: Hosts) -> None:
+    if not hosts.is_own_page(request.headers.get("Origin"), request.headers.get("Host", "")):
         raise web.HTTPForbidden(text="only the rating page of this server may send ratings\n")
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="a rating is JSON\n")

@@ -1,6 +1,7 @@
 """What a release does, behaviour by behaviour."""
 
 import base64
+import itertools
 import json
 import shlex
 
@@ -9,6 +10,7 @@ import yaml
 from chart import CHART, EXAMPLES, ROOT, example, of_kind, pod_templates, render, rendered_text
 
 from jobs.cli import STAGES, VERBS
+from services.browser.hosts import allowed_hosts
 
 MINE = {
     "gpus": 0, "spot": False, "resources": {"cpu": "1", "memory": "1Gi"}, "sharedMemory": "1Gi", "temporary": "1Gi",
@@ -169,6 +171,16 @@ class TestSecurity:
     def test_only_the_head_may_speak_to_kubernetes(self):
         may = {name: template["spec"]["automountServiceAccountToken"] for name, template in pod_templates(render(example("spot-fleet")))}
         assert {name for name, allowed in may.items() if allowed} == {"head"}
+
+    def test_the_browser_answers_to_its_service_its_ingress_and_what_is_configured(self):
+        browser = {"enabled": True, "run": "s3://b/r", "allowedHosts": ["proxy.example"], "ingress": {"enabled": True, "host": "features.example"}}
+        arguments = render({"browser": browser})["Deployment", "rel-browser"]["spec"]["template"]["spec"]["containers"][0]["args"]
+        names = [after for option, after in itertools.pairwise(arguments) if option == "--allowed-host"]
+        assert names == [
+            *("rel-browser", "rel-browser.research", "rel-browser.research.svc", "rel-browser.research.svc.cluster.local"),
+            *("features.example", "proxy.example"),
+        ]
+        assert allowed_hosts("0.0.0.0", names).answers_to("rel-browser.research:80")
 
     def test_the_browser_has_an_identity_of_its_own(self):
         objects = render(example("spot-fleet"))

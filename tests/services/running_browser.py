@@ -13,10 +13,10 @@ class RunningBrowser:
 
     def __init__(self, place, listening, make_app=browser_app):
         self.loop = asyncio.new_event_loop()
-        self.runners = []
+        self.servers = []
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.address = asyncio.run_coroutine_threadsafe(start(place, listening, self.runners, make_app), self.loop).result(20)
+        self.address = asyncio.run_coroutine_threadsafe(start(place, listening, self.servers, make_app), self.loop).result(20)
         self.port = int(self.address.rstrip("/").rsplit(":", 1)[1])
 
     def ask(self, path, method="GET", port=None, body=None, **headers):
@@ -35,8 +35,8 @@ class RunningBrowser:
     def stop(self):
         if self.loop.is_closed():
             return  # a test that stops it itself
-        for runner in self.runners:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), self.loop).result(20)
+        for server in self.servers:
+            asyncio.run_coroutine_threadsafe(server.stop(), self.loop).result(20)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(20)
         self.loop.close()

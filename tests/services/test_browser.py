@@ -16,7 +16,7 @@ from running_browser import RunningBrowser
 from sae.errors import InputError
 from sae.report.script import page_script
 from sae.storage import Place
-from services.browser.app import is_local
+from services.browser.hosts import Hosts, allowed_hosts
 from services.browser.pages import index_key
 from services.browser.server import Listening, serve, start
 
@@ -154,14 +154,51 @@ class TestProtection:
         assert browser.ask("/", Host="evil.example")[0] == 421
         assert browser.ask("/", Host=f"localhost:{browser.port}")[0] == 200
 
-    def test_listening_for_others_it_answers_to_any_name(self, run, open_browser):
-        assert open_browser(run, host="0.0.0.0").ask("/", Host="features.example")[0] == 200
+    def test_listening_for_others_it_answers_to_addresses_and_configured_names_only(self, run, open_browser):
+        browser = open_browser(run, host="0.0.0.0", allowed_hosts=["Features.example"])
+        asked = {"features.example": 200, "FEATURES.example:443": 200, "10.1.2.3:8080": 200, "localhost": 200, "evil.example": 421, "": 421}
+        assert {host: browser.ask("/", Host=host)[0] for host in asked} == asked
 
     @pytest.mark.parametrize(
-        ("host", "local"), [("127.0.0.1:80", True), ("[::1]:80", True), ("localhost", True), ("127.0.0.1.evil.example", False), ("", False)]
+        ("host", "local"),
+        [
+            *(("127.0.0.1:80", True), ("[::1]:80", True), ("[::1]", True), ("localhost", True), ("LOCALHOST.:80", True)),
+            *(("127.0.0.1.evil.example", False), ("", False), ("10.0.0.1", False), ("localhost@evil.example", False), ("localhost:x", False)),
+            *(("[::1", False), ("evil.example:localhost", False), ("127.1", False), ("2130706433", False), ("localhost evil.example", False)),
+        ],
     )
     def test_names_of_this_machine(self, host, local):
-        assert is_local(host) is local
+        assert Hosts(only_loopback=True).answers_to(host) is local
+
+    @pytest.mark.parametrize("name", ["http://a.example", "a.example:80", "*", "a b", "", "a/b", "-a.example", "a..example", "x" * 300])
+    def test_a_name_that_no_host_has_is_refused_at_the_start(self, name):
+        with pytest.raises(InputError, match="is no host name"):
+            allowed_hosts("0.0.0.0", [name])
+
+    @pytest.mark.parametrize("link", ["/etc/hostname", "../secret.txt", "config.json"])
+    def test_a_link_out_of_the_run_is_not_followed(self, run, open_browser, link):
+        report = Path(run.local_path("report.html"))
+        report.unlink()
+        report.symlink_to(link)
+        status, _, body = open_browser(run).ask("/")
+        assert (status, b"not for visitors" in body) == (
+            (200, True) if link == "config.json" else (404, False)
+        )  # a link within the run is one of its files
+
+    def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(self, run, open_browser):
+        os.mkfifo(run.local_path("interpretation/topk/pipe"))
+        os.replace(run.local_path("interpretation/topk/pipe"), run.local_path("interpretation/topk/features.parquet"))
+        assert open_browser(run).ask("/interpretation/topk/features.parquet")[0] == 404
+
+    def test_a_visitor_cannot_write_into_the_log(self, run, open_browser, caplog):
+        report = Path(run.local_path("report.html"))
+        report.unlink()
+        report.symlink_to(report)
+        open_browser(run).ask("/report.html?a=%0aevent=forged")
+        open_browser(run).ask("/interpretation/topk%0aevent=forged/summary.json")
+        lines = [record.getMessage() for record in caplog.records]
+        assert any("event=browser_failed" in line for line in lines)
+        assert all("\n" not in line for line in lines)
 
 
 class TestHealthAndMetrics:
@@ -189,7 +226,7 @@ class TestHealthAndMetrics:
     def test_metrics_may_have_a_port_that_visitors_do_not_reach(self, run, open_browser):
         browser = open_browser(run, metrics_port=0)
         assert browser.ask("/metrics")[0] == 404
-        port = browser.runners[1].addresses[0][1]
+        port = browser.servers[1].port
         assert b"monosem_browser_requests_total" in browser.ask("/metrics", port=port)[2]
         assert browser.ask("/", port=port)[0] == 404
 

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 ANSWER = {"card": 0, "interpretation": "the word “of”", "confidence": 3, "activations": 4, "logits": 2, "specificity": 3, "seconds": 12.5}
 
 
-def with_deck(run, metrics, local_only, with_metrics, *, deck):
-    return rating_app(run, deck, metrics, local_only, with_metrics)
+def with_deck(run, surroundings, *, deck):
+    return rating_app(run, deck, surroundings)
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +145,13 @@ class TestRefusals:
         assert send(browser, Host="evil.example", Origin="http://evil.example")[0] == 421
 
     def test_listening_for_others_the_origin_is_still_compared(self, open_rating):
-        browser = open_rating(host="0.0.0.0")
+        browser = open_rating(host="0.0.0.0", allowed_hosts=["rate.example"])
         assert send(browser, Host="rate.example", Origin="https://rate.example")[0] == 201  # behind a proxy that speaks TLS
         assert send(browser, Host="rate.example", Origin="https://evil.example")[0] == 403
 
     @pytest.mark.parametrize(
         ("answer", "says"),
-        [(b"", "json"), (b"[]", "object"), (b"{" * 5000, "json"), (b'{"card": NaN}', "integer"),
+        [(b"", "json"), (b"[]", "object"), (b"{" * 5000, "json"), (b'{"card": NaN}', "nan is not a number"),
          (ANSWER | {"confidence": 9}, "confidence"), (ANSWER | {"card": "0"}, "card"),
          (ANSWER | {"rater": "ben"}, "unknown key 'rater'"), ({"card": 0}, "missing key"), (ANSWER | {"interpretation": "x" * 2001}, "2000")],
     )  # fmt: skip

@@ -23,8 +23,8 @@ pytestmark = [
 ]
 
 
-def with_deck(run, metrics, local_only, with_metrics, *, deck):
-    return rating_app(run, deck, metrics, local_only, with_metrics)
+def with_deck(run, surroundings, *, deck):
+    return rating_app(run, deck, surroundings)
 
 
 @pytest.fixture
