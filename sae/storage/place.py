@@ -5,12 +5,12 @@ or not at all: on a local disk it is written beside its name and renamed, in an 
 which stays invisible until completed) does the same.
 """
 
-import contextlib
 import hashlib
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from sae.errors import InputError, StorageError
+from sae.errors import InputError, MonosemError
+from sae.storage.failures import explained_failures
 from sae.storage.json_objects import parse_json, sealed, to_json, unsealed
-from sae.storage.local import TEMPORARY_SUFFIX, LocalObjects
+from sae.storage.local import TEMPORARY_SUFFIX, LocalObjects, check_readable
 from sae.storage.remote import Objects, RemoteObjects
+from sae.storage.urls import normalized, without_credentials
 
 CONNECTIONS = 32  # a process' requests to one store at a time; each waits for another disk of the store
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure"}
@@ -50,7 +52,7 @@ class Place:
         connections: requests to a remote store that this process may have under way at once.
 
     Raises:
-        InputError: an unknown scheme, or one whose library is not installed.
+        InputError: an unknown scheme, one whose library is not installed, or what `sae.storage.urls.check_url` refuses.
 
     Example:
         >>> place = Place("memory://docs-example")
@@ -60,7 +62,7 @@ class Place:
     """
 
     def __init__(self, url: str | os.PathLike[str], connections: int = CONNECTIONS) -> None:
-        self.url, self.connections = os.fspath(url).rstrip("/"), connections
+        self.url, self.connections = normalized(os.fspath(url)), connections
         self._objects, self._root = _open(self.url, connections)
 
     def __repr__(self) -> str:
@@ -71,11 +73,11 @@ class Place:
 
     def child(self, *parts: str) -> "Place":
         """The place below this one."""
-        return Place("/".join((self.url, *parts)), self.connections)
+        return Place(self.path("/".join(parts)), self.connections)
 
     def path(self, key: str) -> str:
         """The full URL of an object, for messages."""
-        return f"{self.url}/{key}" if key else self.url
+        return f"{self.url}{'' if self.url.endswith('/') else '/'}{key}" if key else self.url
 
     def local_path(self, key: str = "") -> Path | None:
         """The path on this machine, or None where the place is remote."""
@@ -85,7 +87,7 @@ class Place:
         """Write an object, whole or not at all; an object of that name is replaced.
 
         Raises:
-            InputError: no permission, wrong credentials, no such bucket, nothing that answers.
+            InputError: no permission, wrong credentials, no such bucket, nothing that answers, a path that cannot be made.
             StorageError: a full disk, a store that does not answer any more.
         """
         with self._writing(key, len(data)):
@@ -116,12 +118,11 @@ class Place:
         """
         if start is not None and start == stop:
             return b""
-        try:
-            return self._objects.get(self._full(key), start, stop)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise self._missing(key) from None
-        except OSError as error:
-            raise StorageError(f"could not read {self.path(key)}: {_reason(error)}") from error
+        with self._explained("read", key):
+            try:
+                return self._objects.get(self._full(key), start, stop)
+            except FileNotFoundError:
+                raise self._missing(key) from None
 
     def get_many(self, ranges: Iterable[tuple[str, int | None, int | None]]) -> Iterator[bytes]:
         """Read `(key, start, stop)` ranges, as many at once as there are connections; yields them in their order.
@@ -166,7 +167,8 @@ class Place:
             InputError: the store refuses to say.
             StorageError: it does not answer.
         """
-        return self._objects.exists(self._full(key))
+        with self._explained("look for", key):
+            return self._objects.exists(self._full(key))
 
     def list(self, prefix: str = "") -> list[str]:
         """The keys of all objects below `prefix`, sorted; unfinished writes are left out."""
@@ -183,13 +185,21 @@ class Place:
             InputError: no such bucket, or the store refuses.
             StorageError: it does not answer.
         """
-        found = (Entry(posixpath.relpath(each.path, self._root), each.bytes, each.modified) for each in self._objects.find(self._full(prefix)))
+        with self._explained("list", prefix):
+            found = [Entry(posixpath.relpath(each.path, self._root), each.bytes, each.modified) for each in self._objects.find(self._full(prefix))]
         return sorted((entry for entry in found if partial or not entry.key.endswith(TEMPORARY_SUFFIX)), key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
-        with contextlib.suppress(FileNotFoundError), self._writing(key, 0):
-            self._objects.delete(self._full(key))
+        """Remove an object; one that is not there is no error.
+
+        Raises:
+            InputError, StorageError: as `put`.
+        """
+        with self._explained("delete", key):
+            try:
+                self._objects.delete(self._full(key))
+            except FileNotFoundError:
+                return
 
     def unfinished_uploads(self) -> "Sequence[UnfinishedUpload]":
         """Multipart uploads below this place that were neither completed nor aborted; they take room, and no listing shows them."""
@@ -198,15 +208,17 @@ class Place:
         if not isinstance(self._objects, S3Objects):
             return []
         objects = self._objects
-        found = objects.unfinished_uploads(self._root)
-        return [UnfinishedUpload(posixpath.relpath(path, self._root), upload, objects.uploaded_bytes(path, upload)) for path, upload in found]
+        with self._explained("list uploads below", ""):
+            found = objects.unfinished_uploads(self._root)
+            return [UnfinishedUpload(posixpath.relpath(path, self._root), upload, objects.uploaded_bytes(path, upload)) for path, upload in found]
 
     def abort_upload(self, upload: "UnfinishedUpload") -> None:
         """Give up an unfinished upload, and free what its parts take."""
         from sae.storage.s3 import S3Objects
 
         if isinstance(self._objects, S3Objects):
-            self._objects.abort_upload(self._full(upload.key), upload.upload)
+            with self._explained("abort an upload of", upload.key):
+                self._objects.abort_upload(self._full(upload.key), upload.upload)
 
     def open_buffer(self, key: str) -> pa.Buffer:
         """An object as an Arrow buffer: a memory map where the place is local, else read whole.
@@ -217,11 +229,13 @@ class Place:
         local = self.local_path(key)
         if local is None:
             return pa.py_buffer(self.get(key))
-        try:
-            with pa.memory_map(str(local)) as source:
-                return source.read_buffer()
-        except FileNotFoundError:
-            raise self._missing(key) from None
+        with self._explained("read", key):
+            try:
+                check_readable(local)
+                with pa.memory_map(str(local)) as source:
+                    return source.read_buffer()
+            except FileNotFoundError:
+                raise self._missing(key) from None
 
     def _full(self, key: str) -> str:
         return posixpath.join(self._root, key) if key else self._root
@@ -229,16 +243,11 @@ class Place:
     def _missing(self, key: str) -> InputError:
         return InputError(f"{self.path(key)} does not exist: check the path, or run the stage that writes it")
 
-    @contextlib.contextmanager
-    def _writing(self, key: str, size: int) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except PermissionError:
-            raise InputError(f"no permission to write {self.path(key)}: choose another output or mend its permissions") from None
-        except OSError as error:
-            raise StorageError(f"could not write {self.path(key)} ({size:,} bytes): {_reason(error)}") from error
+    def _explained(self, doing: str, key: str) -> AbstractContextManager[None]:
+        return explained_failures(doing, self.path(key))
+
+    def _writing(self, key: str, size: int) -> AbstractContextManager[None]:
+        return explained_failures("write", f"{self.path(key)} ({size:,} bytes)")
 
 
 @dataclass(frozen=True)
@@ -252,11 +261,6 @@ class UnfinishedUpload:
     """Of its parts."""
 
 
-def absolute_url(url: str) -> str:
-    """The URL as a process in another working directory must say it: local paths made absolute, `~` expanded."""
-    return url if "://" in url else os.path.abspath(os.path.expanduser(url))
-
-
 def sha256_hex(data: bytes | memoryview | pa.Buffer) -> str:
     """The SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
@@ -268,20 +272,18 @@ def _open(url: str, connections: int) -> tuple[Objects, str]:
         from sae.storage.s3 import S3Objects  # a second of imports that a local path does not need
 
         root = url.partition("://")[2]
-        if "@" in root.partition("/")[0]:
-            raise InputError(f"{scheme}://…@… holds credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and leave them out")
         if not root.partition("/")[0]:
             raise InputError(f"{url!r} names no bucket: {scheme}://BUCKET/PREFIX")
         return S3Objects(connections), root
+    options = {} if scheme == "file" else {"use_listings_cache": False}  # other processes write below the same URL
     try:
-        files, root = fsspec.url_to_fs(url)
+        files, root = fsspec.url_to_fs(url, **options)
     except ImportError as error:
         extra = f": pip install 'monosem[{EXTRAS[scheme]}]'" if scheme in EXTRAS else f" ({error})"
         raise InputError(f"cannot open {url!r} as a place for objects, the library for {scheme}:// is not installed{extra}") from None
-    except ValueError as error:
-        raise InputError(f"cannot open {url!r} as a place for objects: {error}") from None
+    except MonosemError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each filesystem refuses a URL, or arguments that a URL cannot give, in its own way
+        reason = without_credentials(" ".join(str(error).split()))[:200] or type(error).__name__
+        raise InputError(f"cannot open {url!r} as a place for objects: {reason}. Use a local path, or a URL such as s3://BUCKET/PREFIX") from None
     return (LocalObjects() if isinstance(files, LocalFileSystem) else RemoteObjects(files)), root
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__

@@ -1,13 +1,16 @@
 """Objects in any store that fsspec reaches: Google's, Azure's, memory."""
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+
 from sae.storage.retries import TruncatedBodyError, persistently
 
 _PASSING = (ConnectionError, TimeoutError)
+_ABSENT = (404, 410, "404", "410")
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,26 @@ class RemoteObjects:
     def put_new(self, path: str, data: Any) -> bool:
         """Write an object unless there is one; says whether what is there now is `data`."""
         body = as_bytes(data)
+        if self._put_new(path, body):
+            return True
+        if not self.exists(path):
+            self.put(path, body)
+        return self.get(path, None, None) == body  # perhaps an earlier attempt of ours, whose answer was lost
+
+    def _put_new(self, path: str, body: bytes) -> bool:
         try:
             persistently(lambda: self._files.pipe_file(path, body, mode="create"), _passes)
-        except FileExistsError:
-            return self.get(path, None, None) == body  # perhaps an earlier attempt of ours, whose answer was lost
-        except (NotImplementedError, TypeError):  # a filesystem without the mode
-            if self.exists(path):
-                return self.get(path, None, None) == body
-            self.put(path, body)
-            return self.get(path, None, None) == body
+        except (FileExistsError, NotImplementedError, TypeError):  # the latter two: a filesystem without the mode
+            return False
         return True
 
     def get(self, path: str, start: int | None, stop: int | None) -> bytes:
         """Read an object or a part of it, and count what arrived."""
-        return persistently(lambda: self._get(path, start, stop), _passes)
+        try:
+            return persistently(lambda: self._get(path, start, stop), _passes)
+        except FileNotFoundError as error:
+            raise_unless_absent(error)
+            raise
 
     def _get(self, path: str, start: int | None, stop: int | None) -> bytes:
         data: bytes = self._files.cat_file(path, start=start, end=stop)
@@ -88,18 +97,55 @@ class RemoteObjects:
 
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
-        return bool(persistently(lambda: self._files.exists(path), _passes))
+        # Not `exists` of fsspec: it takes any exception, a refused connection too, for an absent object.
+        try:
+            persistently(lambda: self._files.info(path), _passes)
+        except FileNotFoundError as error:
+            raise_unless_absent(error)
+            return False
+        return True
 
     def find(self, path: str) -> Iterator[Found]:
         """All objects below a path."""
-        with contextlib.suppress(FileNotFoundError):
-            for name, info in persistently(lambda: self._files.find(path, detail=True), _passes).items():
+        try:
+            found = persistently(lambda: self._files.find(path, detail=True, **self._strictly()), _passes)
+        except FileNotFoundError as error:
+            raise_unless_absent(error)
+            return
+        for name, info in found.items():
+            if name != path:
                 modified = next((info[key] for key in ("modified", "last_modified", "updated", "mtime", "created") if key in info), 0.0)
                 yield Found(name, info["size"], modified.timestamp() if hasattr(modified, "timestamp") else float(modified or 0))
+
+    def _strictly(self) -> dict[str, Any]:
+        """Arguments with which `find` raises where it could not look; fsspec's own one leaves such directories out."""
+        kind = type(self._files)
+        inherited = kind._find is AsyncFileSystem._find if issubclass(kind, AsyncFileSystem) else kind.find is AbstractFileSystem.find
+        return {"on_error": raise_unless_absent} if inherited else {}
 
     def delete(self, path: str) -> None:
         """Remove an object."""
         persistently(lambda: self._files.rm_file(path), _passes)
+
+
+def raise_unless_absent(error: OSError) -> None:
+    """Raise an error unless it says that there is no such object.
+
+    Some filesystems raise FileNotFoundError for whatever went wrong, a refused login or a lost connection; the cause tells them apart.
+    """
+    if not isinstance(error, FileNotFoundError):
+        raise error
+    cause = error.__cause__
+    while cause is not None:
+        if not isinstance(cause, FileNotFoundError | LookupError) and not _says_absent(cause):
+            raise OSError(f"{type(cause).__name__}, {cause}") from error
+        cause = cause.__cause__
+
+
+def _says_absent(cause: BaseException) -> bool:
+    places = (getattr(cause, "response", None), "status_code"), (cause, "status_code"), (cause, "status"), (cause, "code")
+    status = next((found for where, name in places if (found := getattr(where, name, None)) is not None), None)
+    return status in _ABSENT if status is not None else "NotFound" in type(cause).__name__
 
 
 def as_bytes(data: Any) -> bytes:

@@ -140,7 +140,10 @@ class S3Objects:
             known.add(bucket)
 
     def _list_page(self, path: str, bucket: str, prefix: str, more: dict[str, Any]) -> dict[str, Any]:
-        return self._ask(f"list s3://{path}", lambda: self._reads.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more))
+        page: dict[str, Any] = self._ask(f"list s3://{path}", lambda: self._reads.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more))
+        if "Name" not in page:  # any server may answer 200: a proxy's page of welcome is no empty bucket
+            raise InputError(f"cannot list s3://{path} at {self._endpoint()}: the answer is not that of an S3 server. Check AWS_ENDPOINT_URL")
+        return page
 
     def _upload(self, path: str, method: str, **arguments: Any) -> Any:
         bucket, key = _split(path)
