@@ -8,10 +8,10 @@ from sae.storage.lease import read_lease
 from sae.store.manifest import (
     MANIFEST_KEY,
     StorePlan,
+    fitting_receipt,
     missing_shards,
     read_manifest,
     read_plan,
-    read_receipt,
 )
 from sae.store.schema import TORCH_DTYPES
 from sae.store.statistics import HookpointStatistics, merge_statistics
@@ -48,7 +48,7 @@ def _unfinished(place: Place) -> str:
     ]
     sample = whole[:: max(1, len(whole) // SAMPLED_RECEIPTS)][:SAMPLED_RECEIPTS]
     for hookpoint in sorted(plan.hookpoints):
-        receipts = [read_receipt(place, hookpoint, shard) for shard in sample]
+        receipts = [fitting_receipt(place, plan, hookpoint, shard) for shard in sample]
         if sum(receipt.rows for receipt in receipts):
             size = sum(receipt.bytes for receipt in receipts)
             lines += _hookpoint_lines(plan, hookpoint, f"{_size(size)} in {len(sample)} shards looked at", size, merge_statistics([receipts]))
@@ -57,8 +57,9 @@ def _unfinished(place: Place) -> str:
 
 def _plan_lines(plan: StorePlan) -> list[str]:
     kept = "all tokens" if plan.tokens_per_sequence is None else f"{plan.tokens_per_sequence} tokens"
+    subject = plan.subject if plan.subject.isprintable() else ascii(plan.subject)  # a terminal obeys some characters
     return [
-        f"  subject   {plan.subject} (sha256 {plan.subject_digest[:12]})",
+        f"  subject   {subject} (sha256 {plan.subject_digest[:12]})",
         f"  text      {plan.num_sequences:,} sequences of {plan.context_length} tokens, {kept} of each; corpus {plan.corpus_digest[:12]}",
         f"  plan      {plan.digest}",
     ]

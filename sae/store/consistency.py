@@ -52,7 +52,7 @@ def entry_problem(plan: StorePlan, hookpoint: str, shard: int, entry: ShardEntry
     if entry.rows > most:
         return f"shard {shard} of {hookpoint} has {entry.rows:,} rows, its plan allows {most:,}"
     d_in = plan.hookpoints[hookpoint]
-    least = entry.rows * row_bytes(d_in, plan.dtype) if plan.compression == "none" else 0
+    least = max(1, entry.rows * row_bytes(d_in, plan.dtype)) if plan.compression == "none" else 1
     if not least <= entry.bytes <= encoded_bytes_at_most(entry.rows, d_in, plan.dtype):
         return f"shard {shard} of {hookpoint} has {entry.bytes:,} bytes, which {entry.rows:,} rows cannot take"
     return None

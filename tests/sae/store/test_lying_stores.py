@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.show_store import show_store
 from sae.errors import CorruptObjectError, MonosemError
 from sae.storage import Place
 from sae.store.manifest import PLAN_KEY, finish_store, read_manifest, read_plan, receipt_key, shard_key, start_store
@@ -228,6 +229,18 @@ def test_a_manifest_whose_numbers_do_not_fit_is_refused_although_its_digest_is_r
         all_rows(place)
     assert len(str(error.value)) < 400
     assert verify_store(place)
+    assert isinstance(outcome(lambda: show_store(place)), str)
+
+
+@pytest.mark.parametrize("field", ["sum", "position_rows", "position_sum_norm"])
+def test_a_receipt_whose_sums_have_another_width_is_one_line_before_the_store_is_finished(place, field):
+    plan = read_plan(place)
+    place.delete("manifest.json")
+    receipt = place.get_sealed(receipt_key(HOOKPOINT, 1))
+    place.put_sealed(receipt_key(HOOKPOINT, 1), receipt | {field: receipt[field][1:]})
+    for read in (lambda: finish_store(place, plan), lambda: show_store(place)):
+        with pytest.raises(CorruptObjectError, match=r"000001\.json cannot be trusted, its sums are over "):
+            read()
 
 
 def test_statistics_that_are_not_those_of_the_shards_are_named_by_verification(place):
@@ -279,6 +292,7 @@ def test_any_change_of_any_object_is_refused_or_gives_the_same_rows(tmp_path_fac
         found = outcome(lambda: verify_store(place))
         assert found or same == json.dumps(json.loads(whole))
         assert "LINE BREAK" not in str(found)
+        assert isinstance(outcome(lambda: show_store(place)), str)
         rows = outcome(lambda: all_rows(place))
         assert "LINE BREAK" not in rows if isinstance(rows, str) else torch.equal(rows, _FUZZED[1])
     finally:
