@@ -39,7 +39,7 @@ def dependency_documents(lock_path: Path = LOCK_PATH) -> Iterator[tuple[str, str
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:
             raise InputError(f"{path} differs from what its wheel's RECORD says: reinstall the package (pip install --force-reinstall)")
-        yield name, data.decode("utf-8", errors="replace")
+        yield name, data.decode()  # the lock names no file that is not UTF-8
 
 
 def lock_distributions(names: list[str]) -> dict[str, dict[str, object]]:

@@ -18,6 +18,7 @@ from sae.errors import CorruptObjectError, InputError
 MAX_DEPTH = 64  # configurations nest 8 levels, token graphs some 12
 DIGEST_FIELD = "digest"
 _NEARLY_OVERFLOWS = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
+_COPY_AGAIN = "It was damaged, or not written by this tool. Copy it again, or write it again"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -30,12 +31,13 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def parse_json(data: bytes | str, where: str) -> Any:
+def parse_json(data: bytes | str, where: str, advice: str = _COPY_AGAIN) -> Any:
     """Parse one JSON value.
 
     Args:
         data: UTF-8 bytes or text.
         where: file, URL or line, for messages.
+        advice: what to do about a value that is refused, for messages.
 
     Raises:
         InputError: it is not JSON, or holds a value that this module refuses.
@@ -44,13 +46,13 @@ def parse_json(data: bytes | str, where: str) -> Any:
         text = data.decode() if isinstance(data, bytes) else data
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite if _NEARLY_OVERFLOWS.search(text) else None)
     except RecursionError:
-        raise _refused(where, f"nested more than {MAX_DEPTH} levels deep") from None
+        raise _refused(where, f"nested more than {MAX_DEPTH} levels deep", advice) from None
     except ValueError as error:
-        raise _refused(where, str(error)) from None
+        raise _refused(where, str(error), advice) from None
     if text.count("[") + text.count("{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
-        raise _refused(where, f"nested more than {MAX_DEPTH} levels deep")
+        raise _refused(where, f"nested more than {MAX_DEPTH} levels deep", advice)
     if _SURROGATE.search(text) and without_surrogates(whole := json.dumps(value, ensure_ascii=False)) != whole:
-        raise _refused(where, "half of a surrogate pair")
+        raise _refused(where, "half of a surrogate pair", advice)
     return value
 
 
@@ -118,5 +120,5 @@ def _deeper_than(value: Any, depth: int) -> bool:
     return any(isinstance(each, dict | list) for each in level)
 
 
-def _refused(where: str, reason: str) -> InputError:
-    return InputError(f"{where} is not valid JSON ({reason[:200]}). It was damaged, or not written by this tool. Copy it again, or write it again")
+def _refused(where: str, reason: str, advice: str) -> InputError:
+    return InputError(f"{where} is not valid JSON ({reason[:200]}). {advice}")
