@@ -6,7 +6,8 @@ from typing import Any
 
 from jobs.results import latest_lines
 from jobs.show_store import show_store
-from sae.corpus.packing import SPLITS, TokenCorpus
+from sae.corpus.packing import TokenCorpus
+from sae.corpus.splitting import SPLITS
 from sae.errors import CorruptObjectError, InputError
 from sae.rating.agreement import ALL, EXPLANATION_SCORE, agreement_of
 from sae.rating.deck import DECK_KEY, read_deck

@@ -19,8 +19,9 @@ from safetensors.torch import load, save
 from torch.nn import functional
 
 from sae.config import WEEK, Config, Real, Seed
-from sae.corpus.packing import TokenCorpus, prepare_corpus, split_documents
+from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
+from sae.corpus.splitting import split_documents
 from sae.errors import EmptyCorpusError, PlanError
 from sae.storage import Place
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer

@@ -40,6 +40,8 @@ class SubjectTokenizer:
         if not ends:
             raise InputError(f"the tokenizer of {directory!r} names neither a BOS nor an EOS token")
         self.bos_token_id, self.eos_token_id = int(ends[0]), int(ends[-1])
+        unknown = tokenizer.unk_token_id
+        self.unknown_token_id = None if unknown in (None, *ends) else int(unknown)
         self.special_token_ids = frozenset({*map(int, tokenizer.all_special_ids), *map(int, ends)})
         self.huggingface = tokenizer
         self._fast: FastTokenizer = tokenizer.backend_tokenizer

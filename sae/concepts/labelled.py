@@ -1,16 +1,23 @@
 """Labelled text to tokens: which sequences a subject model is run on, and which of their tokens detectors are selected and measured on."""
 
+import contextlib
 import hashlib
-import json
+import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import IO, Annotated, Any
 
-import fsspec
 import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt
 
 from sae.config import Config, Location, Name, Seed, refuse_repetition
+from sae.corpus.formats import decompressed, json_records, recognise, shown
+from sae.corpus.formats.recognition import COMPRESSION_SUFFIXES, Compression
+from sae.corpus.splitting import normal_form
 from sae.errors import InputError
+from sae.storage import Place
 from sae.tokenization import SubjectTokenizer
 
 MAX_LABELS = 1000
@@ -77,20 +84,17 @@ class LabelledTokens:
 def read_labelled(config: ConceptsConfig) -> LabelledDocuments:
     """Read the labelled text; of each label, documents fall into the two halves in turn, ordered by a digest of their text.
 
+    Documents of one normal form (`sae.corpus.splitting.normal_form`) fall into the same half.
+
     Raises:
         InputError: no such file, a line that is no labelled document, fewer than two labels, or a label with fewer than two documents.
     """
     path = str(config.text)
     found: dict[str, str] = {}
-    try:
-        with fsspec.open(path, "rt", encoding="utf-8", compression="infer") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    text, label = _document(line, config, f"{path}:{number}")
-                    if found.setdefault(text, label) != label:
-                        raise InputError(f"{path}:{number} repeats a text under the label {label!r}, before it was {found[text]!r}: label it once")
-    except (OSError, EOFError, UnicodeDecodeError, ValueError, ImportError) as error:
-        raise InputError(f"cannot read the labelled text {path!r}: {error} (expected a JSONL file: evaluation.concepts.text)") from None
+    for where, record in _records(path):
+        text, label = _document(record, config, where)
+        if found.setdefault(text, label) != label:
+            raise InputError(f"{where} repeats a text under the label {label!r}, before it was {found[text]!r}: label it once")
     return _halves(found, path)
 
 
@@ -135,14 +139,31 @@ def label_tokens(documents: LabelledDocuments, tokenizer: SubjectTokenizer, cont
     )
 
 
-def _document(line: str, config: ConceptsConfig, where: str) -> tuple[str, str]:
-    try:
-        document = json.loads(line)
-    except ValueError:
-        raise InputError(f"{where} is not JSON: expected one object a line with {config.text_field!r} and {config.label_field!r}") from None
-    text, label = (document.get(field) if isinstance(document, dict) else None for field in (config.text_field, config.label_field))
+def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _opened(path) as (stream, compression):
+        yield from json_records(decompressed(stream, compression, shown(path)), shown(path))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[IO[bytes], Compression | None]]:
+    if "://" in path:
+        directory, _, name = path.rpartition("/")
+        yield io.BytesIO(Place(directory).get(name)), COMPRESSION_SUFFIXES.get(Path(name).suffix.lower())
+        return
+    local = Path(os.path.expanduser(path))
+    if not os.path.lexists(local):
+        raise InputError(f"there is no labelled text at {shown(path)!r}. Check evaluation.concepts.text")
+    content, compression = recognise(local)
+    if content != "json_lines":
+        raise InputError(f"{shown(path)} is not read as labelled text: expected JSON lines (.jsonl, .jsonl.gz). Check evaluation.concepts.text")
+    with open(local, "rb") as stream:  # `recognise` has read from it, so it can be opened
+        yield stream, compression
+
+
+def _document(record: dict[str, Any], config: ConceptsConfig, where: str) -> tuple[str, str]:
+    text, label = (record.get(field) for field in (config.text_field, config.label_field))
     if not (isinstance(text, str) and isinstance(label, str) and text.strip() and label.strip()):
-        keys = ", ".join(document) if isinstance(document, dict) else type(document).__name__
+        keys = ", ".join(record)
         raise InputError(f"{where} holds {keys[:200]}, expected texts under {config.text_field!r} and {config.label_field!r}: set the fields' names")
     return text, label
 
@@ -150,9 +171,11 @@ def _document(line: str, config: ConceptsConfig, where: str) -> tuple[str, str]:
 def _halves(found: dict[str, str], path: str) -> LabelledDocuments:
     labels = sorted(set(found.values()))
     if len(labels) < 2:
-        raise InputError(f"{path} has {labels or 'no label'} as its only class: a detector needs at least two labels to tell apart")
+        raise InputError(f"{shown(path)} has {labels or 'no label'} as its only class: a detector needs at least two labels to tell apart")
     if len(labels) > MAX_LABELS:
-        raise InputError(f"{path} has {len(labels)} labels, at most {MAX_LABELS} make sense: is evaluation.concepts.label_field the right one?")
+        raise InputError(
+            f"{shown(path)} has {len(labels)} labels, at most {MAX_LABELS} make sense: is evaluation.concepts.label_field the right one?"
+        )
     texts, label_ids, held_out = [], [], []
     for index, label in enumerate(labels):
         members = sorted((text for text, its in found.items() if its == label), key=_digest)
@@ -160,13 +183,21 @@ def _halves(found: dict[str, str], path: str) -> LabelledDocuments:
             raise InputError(f"the label {label!r} of {path} has {len(members)} document: one is selected on, another measured on; give it two")
         texts += members
         label_ids += [index] * len(members)
-        held_out += [number % 2 == 1 for number in range(len(members))]
+        held_out += _alternate(members)
+        if len(set(held_out[-len(members) :])) < 2:
+            raise InputError(f"all documents of the label {label!r} of {path} are alike but for case and white space. Give it two that differ")
     digest = hashlib.sha256("".join(_digest(text + "\0" + found[text]) for text in texts).encode()).hexdigest()
     return LabelledDocuments(labels, texts, np.array(label_ids), np.array(held_out), digest)
 
 
+def _alternate(texts: list[str]) -> list[bool]:
+    """Every second text, counting those of one normal form once: texts that are nearly equal must not stand in both halves."""
+    halves: dict[str, bool] = {}
+    return [halves.setdefault(normal_form(text), len(halves) % 2 == 1) for text in texts]
+
+
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _pieces(tokens: list[int], length: int) -> list[list[int]]:

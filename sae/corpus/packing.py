@@ -7,19 +7,20 @@
     <corpus>/manifest.json            last: the corpus may be read
 
 A sequence is `context_length` tokens: BOS, then the running text of the split with documents separated by EOS. No token is padding;
-the unfilled last sequence is dropped. Documents of equal text count once, and the split a document falls into is a function of
-its text alone, so held-out text cannot leak into training under another name or in another run.
+the unfilled last sequence is dropped. Documents of equal text count once, and the split a document falls into follows from its text
+(see `sae.corpus.splitting`), so held-out text cannot leak into training under another name or in another run.
 """
 
-import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt32
 
+from sae.corpus.formats.plain import SEPARATOR
 from sae.corpus.manifest import (
     CORPUS_MANIFEST_KEY,
     SEQUENCES_PER_SHARD,
@@ -30,12 +31,12 @@ from sae.corpus.manifest import (
     shard_key,
     write_corpus_manifest,
 )
-from sae.corpus.sources import CorpusConfig, documents
+from sae.corpus.sources import DEPENDENCIES, CorpusConfig
+from sae.corpus.splitting import SPLITS, Split, split_documents
 from sae.errors import CorruptObjectError, EmptyCorpusError, InputError, PlanError
 from sae.storage import ArrowFile, ArrowFileError, Place, sha256_hex
 
-Split = Literal["train", "held_out"]
-SPLITS: tuple[Split, ...] = ("train", "held_out")
+logger = logging.getLogger(__name__)
 DOCUMENTS_PER_ENCODING = 256
 
 
@@ -45,6 +46,7 @@ class Tokenizer(Protocol):
     digest: str
     bos_token_id: int
     eos_token_id: int
+    unknown_token_id: int | None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """The tokens of each text, without special tokens."""
@@ -115,42 +117,23 @@ def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, pro
         _check_same(corpus.manifest, config, tokenizer, place)
         return corpus
     writers = {split: _SplitWriter(place, split, config, tokenizer) for split in SPLITS}
-    counts = {"read": 0, "duplicates": 0, "train": 0, "held_out": 0}
+    counts = {"train": 0, "held_out": 0, "unknown_tokens": 0}
     _fill(writers, counts, config, tokenizer, progress)
     shards = {split: writers[split].finish() for split in SPLITS}
     for split in SPLITS:
         if not shards[split]:
             raise EmptyCorpusError(
                 f"the {split} split of {', '.join(config.text)} does not fill one sequence of {config.context_length} tokens "
-                f"({counts[split]} of {counts['read']} documents): give more text, or a smaller corpus.context_length"
+                f"({counts[split]} of {counts['read']} documents, {counts['empty']} of them without text). "
+                "Give more text, or a smaller corpus.context_length"
             )
+    _warn(counts, config, sum(shard.sequences for shard in shards["train"]) * config.context_length)
     digest = sequences_digest([shard for split in SPLITS for shard in shards[split]])
     manifest = CorpusManifest(
         config=config, tokenizer_digest=tokenizer.digest, bos_token_id=tokenizer.bos_token_id, documents=counts, digest=digest, **shards
     )
     write_corpus_manifest(place, manifest)
     return TokenCorpus(place)
-
-
-def split_documents(config: CorpusConfig, counts: dict[str, int] | None = None) -> Iterator[tuple[Split, str]]:
-    """Yield `(split, text)` of every document that is neither empty nor a repetition.
-
-    Args:
-        config: which text; `held_out_fraction` of the documents go to the held-out split.
-        counts: told how many documents were read and how many were repetitions.
-    """
-    counts = {"read": 0, "duplicates": 0} if counts is None else counts
-    seen: set[bytes] = set()
-    for _, text in documents(config):
-        counts["read"] += 1
-        digest = hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()
-        if not text.strip() or digest in seen:
-            counts["duplicates"] += digest in seen
-            continue
-        seen.add(digest)
-        # The last bytes: the dependency source yields its files in the order of the first ones.
-        held_out = int.from_bytes(digest[-8:]) < config.held_out_fraction * 2**64
-        yield ("held_out" if held_out else "train"), text
 
 
 def sequences_to_ipc(tokens: np.ndarray, first: int) -> pa.Buffer:
@@ -237,9 +220,28 @@ def _fill(
             if not writers[split].full:
                 writers[split].add(tokens)
                 counts[split] += 1
+                counts["unknown_tokens"] += 0 if tokenizer.unknown_token_id is None else tokens.count(tokenizer.unknown_token_id)
                 progress(len(tokens) if split == "train" else 0)
         if all(writer.full for writer in writers.values()):
             return
+
+
+def _warn(counts: dict[str, int], config: CorpusConfig, train_tokens: int) -> None:
+    if counts["empty"] and config.text != [DEPENDENCIES]:  # packages hold empty modules
+        logger.warning(
+            "%d of %d documents have no text (a blank file, or field %r is null or absent)", counts["empty"], counts["read"], config.text_field
+        )
+    if counts["with_separator"] > counts["read"] / 100:
+        logger.warning(
+            "%d documents hold the text %s. It is tokenised as plain text. In .txt files a line with nothing else separates documents",
+            counts["with_separator"],
+            SEPARATOR,
+        )
+    if counts["unknown_tokens"] > train_tokens / 100:
+        logger.warning(
+            "%d tokens are the tokenizer's unknown token. It is a special token, so no activation of it is stored. Is this the text's tokenizer?",
+            counts["unknown_tokens"],
+        )
 
 
 def _grouped(items: Iterator[tuple[Split, str]]) -> Iterator[list[tuple[Split, str]]]:

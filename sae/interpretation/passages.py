@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from sae.corpus.packing import Split, TokenCorpus
+from sae.corpus.packing import TokenCorpus
+from sae.corpus.splitting import Split
 from sae.errors import InputError
 from sae.interpretation.records import ExampleMix
 

@@ -6,7 +6,8 @@ from typing import get_args
 import numpy as np
 
 from sae.checkpoint import load_dictionary
-from sae.corpus.packing import Split, TokenCorpus
+from sae.corpus.packing import TokenCorpus
+from sae.corpus.splitting import Split
 from sae.dictionary_record import DictionaryRecord, describe_dictionary
 from sae.errors import ConfigError, PlanError
 from sae.interpretation.controls import DEFAULT_K, FITTED, ControlKind, ControlsConfig

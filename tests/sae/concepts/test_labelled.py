@@ -8,6 +8,7 @@ import pytest
 
 from sae.concepts.labelled import ConceptsConfig, label_tokens, read_labelled
 from sae.errors import InputError
+from sae.storage import Place
 from sae.tokenization import SubjectTokenizer
 
 
@@ -51,10 +52,10 @@ def test_a_repeated_document_counts_once(written):
         ([], "has no label as its only class"),
         ([*some_documents("a"), {"label": "b", "text": "once"}], "label 'b' of .* has 1 document"),
         ([*some_documents(), {"label": "b", "text": "import a " * 5}], "repeats a text under the label 'b', before it was 'a'"),
-        (["not json"], ":1 is not JSON"),
+        (["not json"], ":1 is not valid JSON"),
         ([{"topic": "a", "text": "words"}], ":1 holds topic, text, expected texts under 'text' and 'label'"),
         ([{"label": 3, "text": "words"}], "expected texts"),
-        (["[1, 2]"], ":1 holds list"),
+        (["[1, 2]"], ":1 holds a list"),
     ],
     ids=["one class", "nothing", "one document", "two labels for a text", "no JSON", "no label", "a number as label", "a list"],
 )
@@ -70,8 +71,38 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "text.jsonl.gz").write_bytes(b"no gzip")
-    with pytest.raises(InputError, match="cannot read the labelled text"):
+    with pytest.raises(InputError, match=r"cannot read .*text\.jsonl\.gz: it is named as gzip"):
         read_labelled(ConceptsConfig(text=str(tmp_path / "text.jsonl.gz")))
+
+
+def test_a_file_of_another_format_is_refused(tmp_path):
+    for name, content in {"a.csv": b"label,text", "a.parquet": b"PAR1", "a.txt": b"words", "b.jsonl": b"\xff\xfe{"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=name):
+            read_labelled(ConceptsConfig(text=str(tmp_path / name)))
+
+
+def test_a_line_that_cannot_be_stored_is_refused(written):
+    with pytest.raises(InputError, match=":1 is not valid JSON .half of a surrogate pair"):
+        read_labelled(written(['{"label": "\\ud83d", "text": "words"}']))
+
+
+def test_labelled_text_is_read_from_a_url(written, tmp_path):
+    config = written(some_documents())
+    Place("memory://labelled").put("text.jsonl.gz", (tmp_path / "labelled.jsonl.gz").read_bytes())
+    assert read_labelled(config.model_copy(update={"text": "memory://labelled/text.jsonl.gz"})).digest == read_labelled(config).digest
+    with pytest.raises(InputError, match="memory://labelled/nowhere.jsonl does not exist"):
+        read_labelled(ConceptsConfig(text="memory://labelled/nowhere.jsonl"))
+
+
+def test_documents_that_are_nearly_equal_fall_into_the_same_half(written):
+    pairs = [{"label": label, "text": f"import {label} {number}{end}"} for label in "ab" for number in range(8) for end in ("", " .\r\n")]
+    found = read_labelled(written(pairs))
+    assert len(found.texts) == 32
+    held_out, other = ({text.strip(" .\r\n") for text in np.array(found.texts)[half]} for half in (found.held_out, ~found.held_out))
+    assert not held_out & other
+    with pytest.raises(InputError, match="all documents of the label 'a' of .* are alike"):
+        read_labelled(written([{"label": "a", "text": "one"}, {"label": "a", "text": "One!"}, *some_documents("b")]))
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sae.corpus.packing import TokenCorpus, prepare_corpus, split_documents
+from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
+from sae.corpus.splitting import split_documents
 from sae.errors import CorruptObjectError, EmptyCorpusError, InputError, PlanError
 from sae.storage import Place
 from sae.tokenization import SubjectTokenizer
@@ -51,7 +52,7 @@ def test_a_repeated_document_counts_once_and_stays_in_its_split_under_any_name(t
     counts = {"read": 0, "duplicates": 0}
     both = CorpusConfig(text=[str(text_directory), str(tmp_path / "copy")], held_out_fraction=0.2)
     assert list(split_documents(both, counts)) == list(split_documents(config(text_directory)))
-    assert counts == {"read": 120, "duplicates": 60}
+    assert counts == {"read": 120, "duplicates": 60, "empty": 0, "with_separator": 0}
 
 
 def test_a_corpus_made_twice_has_the_same_digest_and_is_not_made_again(tmp_path, text_directory, tokenizer, tiny_corpus):
