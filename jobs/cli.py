@@ -1,17 +1,19 @@
 """The command line: `monosem VERB …`.
 
-Exit codes: 0 done; 1 something broke; 2 the user's mistake, said in one line; 130 interrupted (run the same command again to continue).
+Exit codes: 0 done; 1 something broke; 2 the user's mistake, said in one line; 130, 143 or 129 ended by SIGINT, SIGTERM or SIGHUP (run the same
+command again to continue).
 """
 
 import argparse
 import importlib
-import sys
+import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.exchange import export_arguments, import_arguments
 from sae.errors import MonosemError
+from services.ending import End, Ending
 from services.ray_environment import prepare_ray_environment
 
 DESCRIPTION = "Dictionary learning on transformer activations: text → activations → dictionary → scores → a report to look at."
@@ -128,18 +130,34 @@ STAGES = tuple(name for name, verb in VERBS.items() if verb.action == _STAGE)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line, run one verb, and turn errors into one line and an exit code."""
-    options = _parse(arguments)
-    try:
-        return _dispatch(options)
-    except MonosemError as error:
-        return _fail(str(error), error.exit_code, options)
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to continue", 130, options)
-    except BrokenPipeError:
-        return 1
-    except Exception as error:  # noqa: BLE001 - the last resort: a user sees one line, `--traceback` shows the rest
-        return _fail(f"internal error, {type(error).__name__}: {' '.join(str(error).split())[:500]} (--traceback shows where)", 1, options)
+    """Parse the command line, run one verb, and turn errors and signals into one line and an exit code."""
+    with Ending() as ending:
+        options = _parse(arguments)
+        try:
+            return _dispatch(options)
+        except BaseException as error:
+            end = ending.end or _end_of(error)  # once a signal has come, what clean-up raised does not matter
+            if end is None:
+                raise
+            if options.traceback:
+                traceback.print_exc()
+            ending.say(end.message)
+            return end.code
+
+
+def _end_of(error: BaseException) -> End | None:
+    """How the command ends after an error; None where the error itself says so."""
+    match error:
+        case MonosemError():
+            return End(str(error), error.exit_code)
+        case KeyboardInterrupt():
+            return End.by_signal(signal.SIGINT)
+        case BrokenPipeError():
+            return End(None, 1)
+        case Exception():  # the last resort: a user sees one line, `--traceback` shows the rest
+            said = " ".join(str(error).split())[:500]
+            return End(f"internal error, {type(error).__name__}: {said} (--traceback shows where)", 1)
+    return None
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -152,13 +170,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     if rest:
         options.overrides = [*options.overrides, *rest]
     return options
-
-
-def _fail(message: str, code: int, options: argparse.Namespace) -> int:
-    if options.traceback:
-        traceback.print_exc()
-    print(f"monosem: {' '.join(message.split())}", file=sys.stderr)
-    return code
 
 
 def _dispatch(options: argparse.Namespace) -> int:

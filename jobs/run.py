@@ -11,6 +11,7 @@ from jobs.overlap import harvest_and_train
 from jobs.stages import STAGES, WHOLE_WAY, cluster_description, idle_gpus
 from sae.errors import PlanError
 from services.cluster import connect
+from services.ending import afterwards
 from services.log import log
 from services.monitor import ProgressDisplay, RunMonitor
 from services.resources import PeakMemory
@@ -44,7 +45,7 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
     started = time.monotonic()
     with connect(config.cluster):
         monitor = RunMonitor.start(config.cluster.metrics_host, config.cluster.metrics_port)
-        try:
+        with afterwards("the metrics board", monitor.stop):
             log("connected", output=config.output, metrics=monitor.endpoint() or "off", **(found := cluster_description()))
             if advice := idle_gpus(config, found["gpus"]):
                 log("gpus_idle", gpus=found["gpus"], to_use_them=advice)
@@ -56,43 +57,43 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
                     elif not (overlap and name == "train"):
                         record = _run_stage(config, name, monitor, startup)
                     startup = 0.0
-        finally:
-            monitor.stop()
     return record
 
 
 def _run_stage(config: RunConfig, name: str, monitor: RunMonitor, startup_seconds: float) -> dict[str, Any]:
     log("stage_started", stage=name)
-    started, finished = time.monotonic(), False
+    started, finished, record = time.monotonic(), False, dict[str, Any]()
     memory = PeakMemory()
-    try:
+
+    def keep_record() -> None:
+        record.update(_update_record(config, name, StageCost(time.monotonic() - started + startup_seconds, memory.peak_bytes, finished)))
+
+    with afterwards("the record of the stages", keep_record):
         with memory:
             STAGES[name](config, monitor)
         finished = True
-    finally:
-        seconds = time.monotonic() - started
-        record = _update_record(config, name, StageCost(seconds + startup_seconds, memory.peak_bytes, finished))
+    seconds = time.monotonic() - started
     monitor.set("monosem_stage_seconds", seconds, stage=name)
     log("stage_finished", stage=name, seconds=round(seconds, 1), peak_gib=memory.peak_bytes / 2**30)
     return record
 
 
 def _run_overlapped(config: RunConfig, monitor: RunMonitor, startup_seconds: float) -> dict[str, Any]:
-    started, ended = time.monotonic(), dict[str, float]()
+    started, ended, record = time.monotonic(), dict[str, float](), dict[str, Any]()
     memory = PeakMemory()
 
     def done(name: str) -> None:
         ended[name] = time.monotonic()
         log("stage_finished", stage=name, seconds=round(ended[name] - started, 1))
 
-    try:
-        with memory:
-            harvest_and_train(config, monitor, done)
-    finally:
+    def keep_record() -> None:
         # The time that both took counts once, for the harvest: the stages add up to the run.
         first = min(ended.values(), default=time.monotonic())
         _update_record(config, "harvest", StageCost(first - started + startup_seconds, memory.peak_bytes, "harvest" in ended))
-        record = _update_record(config, "train", StageCost(time.monotonic() - first, memory.peak_bytes, "train" in ended))
+        record.update(_update_record(config, "train", StageCost(time.monotonic() - first, memory.peak_bytes, "train" in ended)))
+
+    with afterwards("the record of the stages", keep_record), memory:
+        harvest_and_train(config, monitor, done)
     for name, cost in record["stages"].items():
         monitor.set("monosem_stage_seconds", cost["seconds"], stage=name)
     return record

@@ -15,6 +15,7 @@
         ├── StorageError        an object could not be read or written
         ├── CorruptObjectError  an object differs from what its receipt or manifest promises
         ├── DivergenceError     training produced NaN or infinity
+        ├── StoppedError        work that was asked to stop, and saved its state
         └── WorkerError         a worker failed more often than it may
 
 Each message says what was found, what was expected and what to do, in one line. Every class takes its message alone, so that
@@ -76,6 +77,10 @@ class CorruptObjectError(FailureError):
 
 class DivergenceError(FailureError):
     """Training that produced NaN or infinity."""
+
+
+class StoppedError(FailureError):
+    """Work that was asked to stop, and saved its state before it did."""
 
 
 class WorkerError(FailureError):

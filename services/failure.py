@@ -3,8 +3,8 @@
 =======================================  ==========================================================
 what happened                            what is done
 =======================================  ==========================================================
-UserError, CorruptObjectError,           RAISE: the same input fails the same way again
-DivergenceError, WorkerError
+UserError, CorruptObjectError,           RAISE: the same input fails the same way again, and who was stopped should stop
+DivergenceError, StoppedError, WorkerError
 StorageError                             RETRY: the worker is sound, the store may answer next time
 the worker died or did not answer        REPLACE: a fresh worker does the task again
 any other exception                      REPLACE: who knows what state the worker is in
@@ -14,7 +14,7 @@ the last permitted attempt failed        GIVE_UP
 
 from enum import Enum
 
-from sae.errors import CorruptObjectError, DivergenceError, MonosemError, StorageError, UserError, WorkerError
+from sae.errors import CorruptObjectError, DivergenceError, MonosemError, StoppedError, StorageError, UserError, WorkerError
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -41,7 +41,7 @@ def decide(error: BaseException, attempts: int, max_attempts: int) -> Decision:
         attempts: attempts made so far, the failed one included.
         max_attempts: attempts that a task may take.
     """
-    if isinstance(error, UserError | CorruptObjectError | DivergenceError | WorkerError):
+    if isinstance(error, UserError | CorruptObjectError | DivergenceError | StoppedError | WorkerError):
         return Decision.RAISE
     if attempts >= max_attempts:
         return Decision.GIVE_UP

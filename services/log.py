@@ -1,5 +1,6 @@
 """Structured log lines: one event a line, `key=value` fields, on standard error."""
 
+import contextlib
 import json
 import logging
 import re
@@ -17,7 +18,8 @@ class _AboveProgressBars(logging.Handler):
     """Writes lines above the progress bars instead of through them."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that was closed must not end what still cleans up
+            tqdm.write(self.format(record), file=sys.stderr)
 
 
 def start_logging() -> None:

@@ -47,6 +47,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("monosem_store_bytes_total", "counter", "Bytes of shards put into the store."),
     Metric("monosem_worker_restarts_total", "counter", "Workers that died and were replaced."),
+    Metric("monosem_workers_stuck", "gauge", "Workers that give no sign of life or do not get on, by kind of worker.", ("worker",)),
     Metric("monosem_train_vectors_total", "counter", "Activations a dictionary was trained on.", ("dictionary",)),
     Metric("monosem_train_loss", "gauge", "Loss by term, already weighted; `total` is their sum.", ("dictionary", "term")),
     Metric("monosem_train_l0", "gauge", "Mean number of non-zero features per token.", ("dictionary",)),

@@ -4,6 +4,7 @@ Workers come and go, on many machines; a scrape target of each would too. So one
 from all workers, answers Prometheus on one port and tells the driver how far every stage is.
 """
 
+import contextlib
 import math
 import sys
 import threading
@@ -129,8 +130,9 @@ class ProgressDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join(ANSWER_TIMEOUT_SECONDS)
-        self._show.close()
+        self._thread.join(ANSWER_TIMEOUT_SECONDS if error is None else REFRESH_SECONDS)  # a run that ends early does not wait for the board
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            self._show.close()
 
     def _refresh_until_stopped(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS):

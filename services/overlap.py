@@ -17,12 +17,14 @@ from typing import Any
 import ray
 
 from sae.corpus.packing import TokenCorpus
-from sae.errors import MonosemError, WorkerError
+from sae.errors import MonosemError, StoppedError, WorkerError
 from sae.storage import Place
 from sae.store.growing import GrowingStore, expected_rows
 from sae.store.manifest import MANIFEST_KEY
 from sae.store.reader import Store
+from services.ending import stop_requested
 from services.metrics import Monitor
+from services.training_watch import STOP_SECONDS, UNWATCHED, Pulse
 
 ASK_SECONDS = 1.0
 ANSWER_TIMEOUT_SECONDS = 30.0
@@ -80,7 +82,7 @@ class Overlap:
             raise WorkerError(f"training stopped, since the harvest did: {failure}. Run the same command again, both continue")
 
 
-def open_store(url: str, overlap: Overlap | None, monitor: Monitor | None) -> Store:
+def open_store(url: str, overlap: Overlap | None, monitor: Monitor | None, pulse: Pulse = UNWATCHED) -> Store:
     """The store at `url` for training: finished, or still growing."""
     place = Place(url)
     if overlap is None or place.exists(MANIFEST_KEY):
@@ -89,6 +91,9 @@ def open_store(url: str, overlap: Overlap | None, monitor: Monitor | None) -> St
 
     def check() -> None:
         nonlocal asked
+        pulse.moved()
+        if pulse.must_stop():
+            raise StoppedError("training was stopped while it waited for the harvest")
         if time.monotonic() - asked >= ASK_SECONDS:
             asked = time.monotonic()
             overlap.check()
@@ -133,6 +138,11 @@ def run_together(overlap: Overlap, harvest: Callable[[Callable[[], None]], objec
     thread.start()
     try:
         harvest(check)
+    except KeyboardInterrupt:  # training sees that the command ends, and saves its state
+        if not stop_requested():  # a library's user is interrupted by Python's own handler: then this is how training learns of it
+            overlap.fail("interrupted")
+        ended.wait(STOP_SECONDS)
+        raise
     except BaseException as error:
         if error not in failures:
             overlap.fail(str(error) if isinstance(error, MonosemError) else type(error).__name__)

@@ -28,7 +28,7 @@ class PeakMemory:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join(10 * SAMPLE_SECONDS)
+        self._thread.join(10 * SAMPLE_SECONDS if error is None else 0.0)  # a run that ends early has no time for a last sample
 
     def _sample(self) -> None:
         this = psutil.Process()

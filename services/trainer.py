@@ -25,11 +25,13 @@ from sae.training.engine import train
 from sae.training.records import RESULT_KEY
 from services.actors import WORKER_ENVIRONMENT
 from services.devices import GpuProbe
+from services.ending import afterwards
 from services.failure import final_error
 from services.metrics import Monitor
 from services.overlap import Overlap
 from services.trainer_options import TrainerOptions, reserved_cpus, worker_count, worker_cpus
 from services.training_sinks import check_sinks
+from services.training_watch import TrainingWatch, fit_watched
 from services.training_worker import Outcome, TrainingTask, train_in_worker
 from services.worker_pool import PoolOptions, run_pool
 
@@ -83,7 +85,8 @@ def train_dictionaries(
         Store(Place(store_url))  # that there is none is better said now than by workers half a minute later
     with _ray_train_storage(output) as storage:
         scratch = output.child(RAY_TRAIN_DIRECTORY, storage["name"]).url
-        task = TrainingTask(config, store_url, hookpoint, output_url, options.shared, monitor, threads, scratch, overlap, options.log_to)
+        watch = TrainingWatch.start()
+        task = TrainingTask(config, store_url, hookpoint, output_url, options.shared, monitor, threads, scratch, overlap, options.log_to, watch)
         trainer = TorchTrainer(
             train_in_worker,
             train_loop_config={"task": task},
@@ -92,7 +95,8 @@ def train_dictionaries(
             run_config=_run_config(options, storage, threads),
         )
         try:
-            outcome: Outcome = trainer.fit().return_value
+            with afterwards("the watch over training", watch.end):
+                outcome: Outcome = fit_watched(trainer.fit, watch, monitor).return_value
         except ray.train.TrainingFailedError as error:
             raise final_error(_cause(error), "training", options.max_failures + 1) from error
     if isinstance(outcome, MonosemError):
@@ -131,11 +135,16 @@ def _ray_train_storage(output: Place) -> Iterator[dict[str, Any]]:
     files, root = fsspec.url_to_fs(output.url)
     path = os.path.join(root, RAY_TRAIN_DIRECTORY)
     name = uuid.uuid4().hex  # a name that was used before would make Ray Train take up that run
-    try:
+    with afterwards("deleting Ray Train's own files", lambda: _delete_own(files, path, name)):
         yield {"name": name, "storage_path": path, "storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files))}
-    finally:
-        if files.exists(path):
-            files.rm(path, recursive=True)
+
+
+def _delete_own(files: Any, directory: str, name: str) -> None:
+    """Delete what this training wrote; the directory itself, too, unless another training uses it."""
+    if files.exists(f"{directory}/{name}"):
+        files.rm(f"{directory}/{name}", recursive=True)
+    with contextlib.suppress(OSError):
+        files.rmdir(directory)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> BaseException:

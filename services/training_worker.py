@@ -10,17 +10,19 @@ import ray.train
 import torch
 
 import sae.errors
-from sae.errors import MonosemError
+from sae.errors import MonosemError, StoppedError
 from sae.parallel import Workers
 from sae.process_groups import ProcessGroups
 from sae.storage import Place
 from sae.training.config import TrainingConfig
 from sae.training.engine import train
 from services.devices import device
+from services.ending import afterwards
 from services.failure import Decision, decide
 from services.metrics import Monitor
 from services.overlap import Overlap, open_store
 from services.training_sinks import Sink, SinkName, open_sinks
+from services.training_watch import UNWATCHED, Pulse, TrainingWatch
 
 PROGRESS_SECONDS = 0.25
 FAILURE_KEY = "failure.json"
@@ -44,6 +46,7 @@ class TrainingTask:
         scratch_url: a place of this very job, gone when it ends.
         overlap: of a store that a harvest is still filling; None: it is finished.
         log_to: tools that get the log rows as they come.
+        watch: is told that the workers live, and tells them to stop.
     """
 
     config: TrainingConfig
@@ -56,6 +59,7 @@ class TrainingTask:
     scratch_url: str = ""
     overlap: Overlap | None = None
     log_to: tuple[SinkName, ...] = ()
+    watch: TrainingWatch | None = None
 
 
 def train_in_worker(settings: dict[str, Any]) -> Outcome:
@@ -64,50 +68,64 @@ def train_in_worker(settings: dict[str, Any]) -> Outcome:
     torch.set_num_threads(task.threads)
     context = ray.train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
+    with Pulse(task.watch, rank) as pulse:
+        return _train_among(task, rank, num_workers, pulse)
+
+
+def _train_among(task: TrainingTask, rank: int, num_workers: int, pulse: Pulse) -> Outcome:
     where = device()
     if num_workers == 1:
-        return train_share(task, task.config, "train/vectors", Workers(where))
+        return train_share(task, task.config, "train/vectors", Workers(where), pulse)
     if task.parallel is not None:
-        return train_together(task, ProcessGroups(**{task.parallel: torch.distributed.group.WORLD}, device=where))
+        return train_together(task, ProcessGroups(**{task.parallel: torch.distributed.group.WORLD}, device=where), pulse)
     share = task.config.model_copy(update={"dictionaries": task.config.dictionaries[rank::num_workers]})
     names = ", ".join(dictionary.name for dictionary in share.dictionaries)
     outcomes: list[Any] = [None] * num_workers
-    torch.distributed.all_gather_object(outcomes, train_share(task, share, f"train {names}/vectors", Workers(where)))
+    own = train_share(task, share, f"train {names}/vectors", Workers(where), pulse)
+    with pulse.waiting():
+        torch.distributed.all_gather_object(outcomes, own)
     errors = [outcome for outcome in outcomes if isinstance(outcome, MonosemError)]
     results = {name: result for outcome in outcomes if not isinstance(outcome, MonosemError) for name, result in outcome.items()}
     return errors[0] if errors else {dictionary.name: results[dictionary.name] for dictionary in task.config.dictionaries}
 
 
-def train_together(task: TrainingTask, workers: Workers) -> Outcome:
+def train_together(task: TrainingTask, workers: Workers, pulse: Pulse = UNWATCHED) -> Outcome:
     """Train every dictionary in step with the other workers.
 
     One that fails cannot return its error, since the others wait for it in the middle of a step: it leaves word and lets Ray Train restart
-    them all, who then find that another attempt would only end the same way.
+    them all, who then find that another attempt would only end the same way. All of them stop after the same step, and so return.
     """
     scratch = Place(task.scratch_url)
     if scratch.exists(FAILURE_KEY):
         return _as_error(scratch.get_json(FAILURE_KEY))
-    outcome = train_share(task, task.config, "train/vectors", workers)
-    if isinstance(outcome, MonosemError):
+    outcome = train_share(task, task.config, "train/vectors", workers, pulse)
+    if isinstance(outcome, MonosemError) and not isinstance(outcome, StoppedError):
         scratch.put_json(FAILURE_KEY, {"error": type(outcome).__name__, "message": str(outcome)})
         raise outcome
     return outcome
 
 
-def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers: Workers) -> Outcome:
+def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers: Workers, pulse: Pulse = UNWATCHED) -> Outcome:
     """Train the dictionaries of `config`. An error that a restart would only meet again is returned: Ray Train restarts after any that is raised."""
     sinks = open_sinks(task.log_to, Place(task.output_url))
     reporter = Reporter(task.monitor, stage, sinks)
+
+    def progress(done: int, total: int) -> None:
+        pulse.moved()
+        reporter.progress(done, total)
+
+    def close_sinks() -> None:
+        for sink in sinks:
+            sink.close()
+
     try:
-        store = open_store(task.store_url, task.overlap, task.monitor)
-        return train(store, task.hookpoint, config, Place(task.output_url), reporter.progress, reporter.record, workers)
+        with afterwards("closing what training logs to", close_sinks):
+            store = open_store(task.store_url, task.overlap, task.monitor, pulse)
+            return train(store, task.hookpoint, config, Place(task.output_url), progress, reporter.record, workers, pulse.must_stop)
     except MonosemError as error:
         if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
             return error
         raise
-    finally:
-        for sink in sinks:
-            sink.close()
 
 
 class Reporter:

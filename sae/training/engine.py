@@ -22,7 +22,7 @@ from sae.training.config import TrainingConfig
 from sae.training.store_pass import StorePass
 
 
-def train(
+def train(  # noqa: PLR0913, PLR0917 - three of them are how a caller watches and ends it
     store: Store,
     hookpoint: str,
     config: TrainingConfig,
@@ -30,6 +30,7 @@ def train(
     progress: Callable[[int, int], None] = lambda done, total: None,
     record: Callable[[str, dict[str, Any]], None] = lambda name, row: None,
     workers: Workers = ALONE,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, dict[str, Any]]:
     """Train all dictionaries of `config` that `output` does not yet hold; run again after an interruption, it goes on where it was.
 
@@ -44,6 +45,7 @@ def train(
         progress: called with vectors done and vectors in all; on the leader alone, as is `record`.
         record: called with the name of a dictionary and each log row or event as it comes.
         workers: who shares the work; they know the device, too.
+        should_stop: asked after each batch, on the leader. Once it is true, the state is saved and training ends with StoppedError.
 
     Returns:
         `result.json` of every dictionary by name.
@@ -54,5 +56,6 @@ def train(
         InputError: the store holds less than one batch, only zero vectors, or NaN or infinity.
         ConfigError: the GPU's memory is too small for what is asked; a dictionary cannot be spread over these workers.
         DivergenceError: a loss is NaN or infinite, or a reconstruction far worse than none; the other dictionaries are finished first.
+        StoppedError: `should_stop`; run again, training continues at that very batch.
     """
-    return StorePass(store, hookpoint, config, output, workers).run(progress, record)
+    return StorePass(store, hookpoint, config, output, workers, should_stop=should_stop).run(progress, record)

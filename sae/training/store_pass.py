@@ -11,7 +11,7 @@ import torch
 from sae.architectures.registry import build_dictionary
 from sae.batches.loader import Batches
 from sae.checkpoint import TrainingState, delete_states, restore_state, save_state
-from sae.errors import ConfigError, DivergenceError, HookpointError
+from sae.errors import ConfigError, DivergenceError, HookpointError, StoppedError
 from sae.parallel import Workers
 from sae.records import check_name
 from sae.storage import Place
@@ -29,6 +29,7 @@ from sae.training.state import plan_of
 from sae.training.target_l0 import found_coefficient, search_coefficient, with_coefficient
 
 PLAN_KEY = "plan.json"
+CONTINUE, SAVE, STOP = 0, 1, 2  # what the leader wants after a batch
 _PILOT_KEY = re.compile(r"round-[0-9]+/[^/]+/((plan|config|result)\.json|weights\.safetensors|(training|events)\.jsonl)")
 
 ProgressReport = Callable[[int, int], None]
@@ -45,9 +46,20 @@ class StorePass:
         output: one directory for all of them.
         workers: who shares the work.
         max_steps: use only so many of the first batches, as a search's pilot runs do.
+        should_stop: asked after each batch, on the leader.
     """
 
-    def __init__(self, store: Store, hookpoint: str, config: TrainingConfig, output: Place, workers: Workers, max_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hookpoint: str,
+        config: TrainingConfig,
+        output: Place,
+        workers: Workers,
+        max_steps: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.should_stop = should_stop
         self.store, self.hookpoint, self.config, self.output, self.workers = store, hookpoint, config, output, workers
         batches = {name: self._batches(name) for name in [hookpoint, *self._targets()]}
         num_steps = min(batches[hookpoint].num_batches, max_steps or batches[hookpoint].num_batches)
@@ -126,7 +138,8 @@ class StorePass:
         def pilots(dictionaries: list[DictionaryConfig], directory: str, num_steps: int) -> dict[str, list[dict[str, Any]]]:
             config = self.config.model_copy(update={"dictionaries": dictionaries})
             output = self.output.child(SEARCH_DIRECTORY, dictionary.name, directory)
-            StorePass(self.store, self.hookpoint, config, output, self.workers, num_steps).run(lambda done, total: None, lambda name, row: None)
+            search = StorePass(self.store, self.hookpoint, config, output, self.workers, num_steps, self.should_stop)
+            search.run(lambda done, total: None, lambda name, row: None)
             return {pilot.name: read_log(output.child(pilot.name)) for pilot in dictionaries}
 
         request = self._plan(dictionary)
@@ -168,7 +181,16 @@ class StorePass:
         return restore_state(self._state(name), step) if state is None and step >= 0 else state
 
     def _loop(self, runs: list[DictionaryRun], progress: ProgressReport) -> None:
-        """Feed the dictionaries batch by batch."""
+        """Feed the dictionaries batch by batch; if training is stopped, save all of them first."""
+        try:
+            self._feed_batches(runs, progress)
+        except StoppedError:
+            for run in runs:
+                if run.step > 0:  # else there is nothing yet to save
+                    self._attempt(run, self._save)
+            raise
+
+    def _feed_batches(self, runs: list[DictionaryRun], progress: ProgressReport) -> None:
         total, saved = self.schedule.num_steps * self.schedule.batch_size, time.monotonic()
         with self.inputs.ahead(min(run.step for run in runs)) as batches:
             for batch in batches:
@@ -179,8 +201,13 @@ class StorePass:
                     break
                 if self.workers.leader:
                     progress((batch.number + 1) * self.schedule.batch_size, total)
-                due = time.monotonic() - saved >= self.config.checkpoint_seconds and batch.number + 1 < self.schedule.num_steps
-                if self.workers.agree(int(due)):
+                if batch.number + 1 == self.schedule.num_steps:
+                    break  # the results follow at once
+                due = time.monotonic() - saved >= self.config.checkpoint_seconds
+                wish = self.workers.agree(STOP if self.should_stop() else SAVE if due else CONTINUE)
+                if wish == STOP:
+                    raise StoppedError(f"training was stopped after step {batch.number + 1} of {self.schedule.num_steps}, its state is saved")
+                if wish == SAVE:
                     for run in waiting:
                         self._attempt(run, self._save)
                     saved = time.monotonic()
