@@ -30,7 +30,8 @@ class Look(Enum):
 
 def patience_seconds() -> float:
     """How long the head may not answer: longer where the user lets Ray wait longer, for a head that is restarted during a job."""
-    return max(10.0, float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", RAY_GIVES_UP_SECONDS)) - EARLIER_SECONDS)
+    gives_up = os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", RAY_GIVES_UP_SECONDS)  # noqa: SIM112 - Ray spells it so
+    return max(10.0, float(gives_up) - EARLIER_SECONDS)
 
 
 class HeadWatch:
@@ -83,7 +84,7 @@ def head_watched(fail: Callable[[str], None]) -> Iterator[None]:
 
 
 def _looker() -> Callable[[], Look]:
-    from ray._raylet import GcsClient  # no public call has a time limit of its own
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled; no public call has a time limit of its own
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
     from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
 

@@ -1,5 +1,6 @@
 """Training as a Ray Train job."""
 
+import errno
 import os
 import signal
 import sys
@@ -211,8 +212,11 @@ def test_the_worker_returns_an_error_that_a_restart_would_only_meet_again(store_
     assert isinstance(train_share(task, config, "train/vectors", ALONE), error)
 
 
-def test_the_worker_raises_an_error_that_a_restart_may_mend(store_url, tmp_path):
-    (tmp_path / "relu").write_text("a file where a directory is wanted")
+def test_the_worker_raises_an_error_that_a_restart_may_mend(store_url, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sae.storage.local.os.replace", full)
     task = TrainingTask(SMALL, store_url, HOOKPOINT, str(tmp_path))
     with pytest.raises(StorageError):
         train_share(task, SMALL, "train/vectors", ALONE)
