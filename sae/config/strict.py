@@ -45,11 +45,13 @@ def _strict_scalar(schema: Any) -> Any:
             strict["ge"] = -INT64
     if schema["type"] == "float":
         computable = core_schema.no_info_after_validator_function(_not_tiny, strict) if schema.get("metadata", {}).get("computable") else strict
-        return core_schema.no_info_before_validator_function(_number_of_text, computable)
+        return core_schema.with_info_before_validator_function(_number_of_text, computable)
     return strict
 
 
-def _number_of_text(value: Any) -> Any:
+def _number_of_text(value: Any, info: core_schema.ValidationInfo) -> Any:
+    if info.mode == "json":  # a record that a stage left: there text is never a number
+        return value
     return float(value) if isinstance(value, str) and len(value) < 40 and _DECIMAL.fullmatch(value) else value
 
 
