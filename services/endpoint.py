@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import logging
 import ssl
 import zlib
 from typing import Any
 
-import httpx
+import httpx2 as httpx  # as huggingface_hub does
 
 from sae.errors import InputError
 from sae.interpretation.language_model.judgement import Judgement, judge
@@ -31,6 +32,8 @@ class Endpoint:
 
     def __init__(self, url: str, key: str, timeout_seconds: float) -> None:
         self._url, self._timeout = f"{url}/chat/completions", timeout_seconds
+        # At DEBUG the library writes the headers of each response, in which a server may repeat the key.
+        logging.getLogger("httpcore2").setLevel(logging.INFO)
         headers = {
             "authorization": f"Bearer {key}",
             "content-type": "application/json",
@@ -59,7 +62,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(self._timeout), self._client.stream("POST", self._url, content=json.dumps(arguments).encode()) as response:
                 body = await _body_of(response)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as error:
             return Judgement("unreachable", _reason(error))
         except (TimeoutError, httpx.TimeoutException):
             return Judgement("timed_out", "no reply in time", None, None)

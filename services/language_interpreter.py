@@ -6,13 +6,14 @@ ends the work early leaves all sources with the same budget and a fair sample of
 
 import asyncio
 import contextlib
+import functools
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+from sae.errors import MonosemError
 from sae.interpretation.language_model.config import LanguageModelConfig
 from sae.interpretation.language_model.exchange import BudgetError, Reply, Request
 from sae.interpretation.language_model.feature import FeatureInterpreter
@@ -28,10 +29,10 @@ from sae.storage.lease import Lease, hold_lease
 from services.language_model import LanguageModel
 from services.log import log
 from services.metrics import Monitor
+from services.shared_write import SharedWrite
 from services.spending import Spending, Spent, read_spent
 
 STAGE = "explain in words/features"
-KEPT_SECONDS = 1.0  # replies younger than this may be lost, and paid for twice, when the process is killed outright
 USUAL_EXPLANATION = 150  # characters of a sentence, for estimates
 
 
@@ -90,9 +91,10 @@ def explain_in_words(
         try:
             if work.left:
                 asyncio.run(work.run())
-        finally:
-            summaries = work.finish()
-    return summaries
+        except BaseException:
+            work.finish_after_an_error()
+            raise
+        return work.finish()
 
 
 def estimate(config: LanguageModelConfig, seed: int, vocabulary: Vocabulary, output_url: str, sources: list[str]) -> list[Estimate]:
@@ -170,8 +172,9 @@ class _Work:
     async def _feature(self, model: LanguageModel, source: str, feature: int) -> bool:
         """Explain and score one feature; returns whether it is finished."""
         directory, material = self.directories[source], self.materials[source].of(feature)
-        journal, written, writing = directory.journal(feature), time.monotonic(), asyncio.Lock()
+        journal = directory.journal(feature)
         journal.forget_failures()
+        writing = SharedWrite(lambda: replace(journal, replies=dict(journal.replies)), functools.partial(self._store, directory))
 
         async def ask(request: Request) -> Reply:
             known = journal.find(request.digest)
@@ -181,11 +184,7 @@ class _Work:
                 raise self._ended
             reply = await self._stopping(model.ask(request))
             journal.keep(request, reply)
-            nonlocal written
-            async with writing:
-                if time.monotonic() - written > KEPT_SECONDS:
-                    await self._write(directory, journal)
-                    written = time.monotonic()
+            await self._stopping(writing.now())  # an answer counts when it is written: a kill loses none that was counted
             return reply
 
         try:
@@ -194,13 +193,13 @@ class _Work:
             self._ended = self._ended or error
         finally:
             if journal.replies:
-                await self._write(directory, journal)
+                await writing.now()
         self._count(journal)
         return journal.rows is not None
 
-    async def _write(self, directory: ExplanationDirectory, journal: Journal) -> None:
+    def _store(self, directory: ExplanationDirectory, journal: Journal) -> None:
         self._check_lease()
-        await asyncio.to_thread(directory.write, replace(journal, replies=dict(journal.replies)))  # a remote store must not hold up the others
+        directory.write(journal)
 
     def _write_spent(self, spent: Spent) -> None:
         self._check_lease()
@@ -223,6 +222,13 @@ class _Work:
             for counts in json.loads(row["outcomes"]).values():
                 for outcome, number in counts.items():
                     self.monitor.add("monosem_llm_requests_total", number, outcome=outcome)  # type: ignore[union-attr]
+
+    def finish_after_an_error(self) -> None:
+        """Write what is finished; trouble with that is told, and does not replace the error that ended the work."""
+        try:
+            self.finish()
+        except MonosemError as error:
+            log("language_model_tables_not_written", reason=str(error), advice="run the same command again: what was answered is kept")
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the tables and summaries of what is finished; returns the summaries."""

@@ -83,7 +83,8 @@ class Spending:
                 await self._changed.wait()
             self._set_aside, self._under_way = self._set_aside + most, self._under_way + 1
             if self.spent.cost + self._set_aside > self._written:  # several requests ahead: writing takes longer than a small request
-                self.spent.reserved = self._set_aside + most * REQUESTS_AHEAD
+                ahead = self._set_aside + most * REQUESTS_AHEAD
+                self.spent.reserved = ahead if self.max_cost is None else min(ahead, self.max_cost - self.spent.cost)
                 self._write_down(self.spent)
                 self._written = self.spent.cost + self.spent.reserved
 

@@ -13,6 +13,8 @@ ScorerName = Literal["simulation", "detection", "fuzzing", "logits"]
 PER_MILLION = 1e-6
 KEY_VARIABLE = "OPENAI_API_KEY"
 _NAMES_A_SECRET = re.compile(r"api[-_]?key|authoriz|bearer|password|secret|token$", re.IGNORECASE)
+# Fields of a request that have a setting of their own, or change what a reply is and costs.
+_TAKEN = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "stream", "n"}
 HIDDEN = "…"  # an address that is refused, in the place of its value: pydantic repeats what it refuses
 
 
@@ -30,6 +32,15 @@ def url_problem(url: str) -> str | None:
     if not usable or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         return "is no address of an endpoint. It begins with http:// or https:// and a host, such as http://127.0.0.1:8000/v1"
     return None
+
+
+def _secret_in(extra: Any) -> str | None:
+    """The name of a field, at any depth, that seems to hold a secret."""
+    if isinstance(extra, list):
+        return next((found for each in extra if (found := _secret_in(each))), None)
+    if not isinstance(extra, dict):
+        return None
+    return next((str(name) for name in extra if _NAMES_A_SECRET.search(str(name))), None) or _secret_in(list(extra.values()))
 
 
 def _without_secret(value: Any) -> Any:
@@ -67,11 +78,16 @@ class ReplyOptions(Config):
     @classmethod
     def _no_key(cls, extra: Any) -> Any:
         # Settings are written beside the results. The value is taken out first: pydantic repeats what it refuses.
-        named = [str(name) for name in extra if _NAMES_A_SECRET.search(str(name))] if isinstance(extra, dict) else []
-        for name in named:
-            extra[name] = HIDDEN
-        if named:
-            raise ValueError(f"{named[0]!r} seems to hold a secret, and settings are kept with the results. Set the key in {KEY_VARIABLE}")
+        named = _secret_in(extra)
+        return extra if named is None else {HIDDEN: named}
+
+    @field_validator("extra", mode="after")
+    @classmethod
+    def _free(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if HIDDEN in extra:
+            raise ValueError(f"{extra[HIDDEN]!r} seems to hold a secret, and settings are kept with the results. Set the key in {KEY_VARIABLE}")
+        if taken := sorted(_TAKEN & {name.lower() for name in extra}):
+            raise ValueError(f"{', '.join(taken)} cannot be given here: this program sets it, and reads replies and counts money accordingly")
         return extra
 
 

@@ -114,15 +114,16 @@ class FeatureInterpreter:
     async def _explain(self, name: ExplainerName, material: FeatureMaterial, ask: Ask, tally: Tally) -> tuple[str | None, str, int]:
         """The explanation, what became of the question, and how many examples it showed: half as many each time it is too long."""
         shown, rejected = self.config.shown_examples, False
+        there = sum(example.strongest > 0 for example in material.shown)  # of 8 that are there, half are 4, though 20 were asked for
         while True:
             request = replace(explanation_request(name, material, self.config, shown), of_rejected=rejected)
             reply = await ask(request)
-            explanation = explanation_in(reply.text) if reply.outcome in ("answered", "truncated") else None
+            explanation = explanation_in(reply.text) if reply.outcome == "answered" else None  # what was cut off may be a draft
             outcome = "answered" if explanation else _unread(reply)
             tally.add(request, reply, outcome)
             if not is_divided(request, reply.outcome):
                 return explanation, outcome, shown
-            shown, rejected = shown // 2, rejected or reply.outcome == "rejected"
+            shown, rejected = max(1, min(shown, there) // 2), rejected or reply.outcome == "rejected"
 
     async def _score(self, scorer: ScorerName, items: list[Item], explanation: str, ask: Ask, tally: Tally) -> Answers:
         answered = await _all(self._ask_about(scorer, batch, explanation, ask, tally) for batch in batches_of(scorer, items, self.config))
@@ -132,7 +133,8 @@ class FeatureInterpreter:
         """The answers to some items: in halves where the question is too long; `rejected`: they are a half of a rejected question."""
         request = replace(scoring_request(scorer, items, explanation, self.config), of_rejected=rejected)
         reply = await ask(request)
-        answers: Answers = answers_in(scorer, reply.text, items) if reply.outcome in ("answered", "truncated") else [None] * len(items)
+        readable = reply.outcome == "answered" or (reply.outcome == "truncated" and scorer == "simulation")  # its lists are whole, each by itself
+        answers: Answers = answers_in(scorer, reply.text, items) if readable else [None] * len(items)
         read = sum(answer is not None for answer in answers)
         tally.add(request, reply, "answered" if read == len(items) else "partly_read" if read else _unread(reply))
         if not is_divided(request, reply.outcome):

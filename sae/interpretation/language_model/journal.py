@@ -66,7 +66,9 @@ class Journal:
         return Reply(**{name: value for name, value in found.items() if name not in ("purpose", "divided")})
 
     def forget_failures(self) -> None:
-        """Leave only the model's own answers, before the others are asked for again."""
+        """Leave only the model's own answers, before the others are asked for again; the rows that stand in the tables are made anew."""
+        if not self.complete:
+            self.rows = None
         self.replies = {digest: reply for digest, reply in self.replies.items() if reply["outcome"] in FINAL}
 
     @property

@@ -8,12 +8,13 @@ required but a choice with a message.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+from sae.interpretation.language_model.endpoint_errors import EndpointError, error_in
 from sae.interpretation.language_model.thought import after_thought
 from sae.storage import without_surrogates
 
@@ -91,16 +92,6 @@ class Judgement:
     wait_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Error:
-    """The facts of an error object: its words, all of its codes, the HTTP status it names, and whether it lists reasons of a filter."""
-
-    words: str
-    codes: frozenset[str]
-    status: int | None
-    filtered: bool
-
-
 def judge(status: int, headers: Mapping[str, str], body: bytes) -> Judgement:
     """Judge a response of a chat endpoint.
 
@@ -112,12 +103,12 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> Judgement:
     content = _parsed(body)
     if 200 <= status < 300:
         return _judge_success(status, headers, content)
-    error = _error_in(content) or _Error(_plain_text(body), frozenset(), None, False)
+    error = error_in(content) or EndpointError(_plain_text(body), frozenset(), None, False)
     return _judge_error(status, f"HTTP {status}: {error.words}", error, headers)
 
 
 def _judge_success(status: int, headers: Mapping[str, str], content: Any) -> Judgement:
-    error = _error_in(content)
+    error = error_in(content)
     if isinstance(content, list) and error is None:
         return _unreadable("its reply is a list")
     if not isinstance(content, dict) and error is None:
@@ -151,7 +142,7 @@ def _judge_choice(choice: dict[str, Any]) -> tuple[Verdict, str]:
     return ("truncated" if reason in _CUT_OFF or after_thought(text) is None else "answered"), text
 
 
-def _judge_error(status: int | None, said: str, error: _Error, headers: Mapping[str, str]) -> Judgement:
+def _judge_error(status: int | None, said: str, error: EndpointError, headers: Mapping[str, str]) -> Judgement:
     codes, refused = error.codes, status is None or status < 429
     text = _one_line(said)
     unknown = None if status in UNANSWERED else 0
@@ -188,49 +179,6 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body.decode("utf-8-sig", "replace"), parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-
-
-def _error_in(content: Any) -> _Error | None:
-    """The error that a body holds, in one of the places where servers put it."""
-    if isinstance(content, list):
-        content = content[0] if content and isinstance(content[0], dict) and "error" in content[0] else None
-    if not isinstance(content, dict):
-        return None
-    choices = content.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    found = content.get("error") or content.get("errors") or first.get("error")
-    whole = content.get("object") == "error" or content.get("type") == "error" or (choices is None and any(map(content.get, ("message", "detail"))))
-    if not found and not whole:
-        return None
-    facts = [
-        *_facts(found),
-        *(_facts({name: value for name, value in content.items() if name not in ("choices", "usage")}) if choices is None else ()),
-    ]
-    words = next((value for name, value in facts if name == "words"), "")
-    codes = frozenset(value.lower() for name, value in facts if name == "code")
-    statuses = [int(code) for code in codes if re.fullmatch(r"[3-5]\d\d", code)]
-    return _Error(without_surrogates(words), codes, statuses[0] if statuses else None, any(name == "reasons" for name, _ in facts))
-
-
-def _facts(error: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Words, codes and reasons of an error, the outer ones first."""
-    if isinstance(error, str):
-        yield "words", error
-    elif isinstance(error, list) and depth < 5:
-        for each in error[:5]:
-            yield from _facts(each, depth + 1)
-    elif isinstance(error, dict):
-        for name in ("message", "msg", "detail", "title", "error_message"):
-            if isinstance(error.get(name), str) and error[name]:
-                yield "words", error[name]
-        for name in ("code", "type", "status", "reason", "error_type", "error_code"):
-            if isinstance(error.get(name), str | int) and not isinstance(error[name], bool):
-                yield "code", str(error[name])
-        if error.get("reasons") or error.get("flagged_input"):
-            yield "reasons", ""
-        for name in ("error", "errors", "detail", "details", "metadata", "innererror") if depth < 5 else ():
-            if isinstance(error.get(name), dict | list) or (name == "error" and isinstance(error.get(name), str)):
-                yield from _facts(error[name], depth + 1)
 
 
 def _text_of(content: Any) -> str | None:

@@ -8,7 +8,6 @@ from sae.errors import FailureError, InputError, LeaseError, PlanError
 from sae.interpretation.language_model.config import LanguageModelConfig, RequestLimits
 from sae.storage import Place
 from sae.storage.lease import hold_lease
-from services import language_interpreter
 from services.language_interpreter import estimate
 from tests import planted_words as planted
 from tests.servers.language_server import Answer
@@ -61,8 +60,7 @@ def test_only_one_run_at_a_time_asks(output):
     assert not output.list("lease")
 
 
-def test_replies_are_kept_while_a_feature_is_under_way(output, monkeypatch):
-    monkeypatch.setattr(language_interpreter, "KEPT_SECONDS", 0.0)
+def test_replies_are_kept_while_a_feature_is_under_way(output):
     seen = []
 
     def rule(question):

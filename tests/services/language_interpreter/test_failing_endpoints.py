@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sae.errors import CorruptObjectError, FailureError, InputError
+from sae.errors import CorruptObjectError, FailureError, InputError, StorageError
 from sae.interpretation.language_model.config import LanguageModelConfig, ReplyOptions, RequestLimits
+from sae.interpretation.language_model.journal import ExplanationDirectory
 from services.language_model import LanguageModel
 from services.spending import Spending, Spent, read_spent
 from tests import planted_words as planted
@@ -54,6 +55,81 @@ def test_questions_that_the_endpoint_failed_at_are_asked_again_by_the_next_run_a
     assert all(row["fuzzing_accuracy"] > 0.99 for row in rows(output))
     assert not output.child("topk").list("llm")
     assert explain(output, planted.honest, sources=["topk"], max_features=2)[0].questions == []
+
+
+def test_questions_to_ask_again_are_kept_over_a_run_that_ends_early(output):
+    refusing = lambda question: Answer("no such field", status=400) if question.purpose == "fuzzing" else planted.honest(question)  # noqa: E731
+    gone = lambda question: Answer("gone", status=503) if question.purpose == "fuzzing" else planted.honest(question)  # noqa: E731
+    explain(output, refusing, sources=["topk"], max_features=1)
+    with pytest.raises(FailureError):
+        explain(output, gone, sources=["topk"], max_features=1, limits=RequestLimits(attempts=1))
+    assert rows(output)[0]["detection_accuracy"] > 0.99  # the table of the first run stands meanwhile
+    endpoint, _ = explain(output, planted.honest, sources=["topk"], max_features=1)
+    assert {question.purpose for question in endpoint.questions} == {"probe", "fuzzing"}
+    assert rows(output)[0]["fuzzing_accuracy"] > 0.99
+
+
+@pytest.mark.parametrize("text", ["<think>Say [1, 1], or", "[{list}] at first. Then again, piece 2 may be"])
+def test_labels_of_a_reply_that_was_cut_off_are_drafts(output, text):
+    def rule(question):
+        if question.purpose not in ("detection", "fuzzing"):
+            return planted.honest(question)
+        return Answer(text.format(list=", ".join("1" * len(question.pieces))), finish_reason="length")
+
+    _, summaries = explain(output, rule, sources=["topk"], max_features=1)
+    counts = summaries["topk"]["language_model"]["outcomes"]
+    assert counts["detection"].keys() == counts["fuzzing"].keys() == {"truncated"}
+
+
+def test_half_a_sentence_is_no_explanation(output):
+    half = Answer("EXPLANATION: It fires on the w", finish_reason="length")
+    _, summaries = explain(output, lambda question: half if question.purpose == "explain" else planted.honest(question), sources=["topk"])
+    assert summaries["topk"]["language_model"]["explainers"]["highlights"]["not_explained"] == {"truncated": 6}
+
+
+def test_half_of_an_explain_question_has_fewer_examples(output):
+    def rule(question):
+        lines = len(question.block("pieces")) if question.purpose == "explain" else 0
+        return Answer("no way", status=422) if lines > 11 else planted.honest(question)
+
+    endpoint, _ = explain(output, rule, sources=["topk"], max_features=1, shown_examples=1000)  # there are 22
+    assert [len(question.block("pieces")) for question in endpoint.asked("explain")] == [22, 11]
+
+
+def test_what_fails_at_the_end_does_not_replace_what_ended_the_work(output, monkeypatch):
+    def failing(self):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(ExplanationDirectory, "compact", failing)
+    with pytest.raises(InputError, match="does not know the model"):
+        explain(output, lambda _: Answer("no such model", status=404))
+    with pytest.raises(StorageError, match="the disk is full"):
+        explain(output, planted.honest, max_features=1)
+
+
+def test_an_answer_is_written_before_another_question_is_sent(output):
+    kept = []
+
+    def rule(question):
+        if question.purpose == "detection" and not kept:
+            kept.append([json.loads(output.child("topk").get(key)) for key in output.child("topk").list("llm")])
+        return planted.honest(question)
+
+    explain(output, rule, sources=["topk"], max_features=1)
+    [[journal]] = kept
+    assert [reply["purpose"] for reply in journal["replies"].values()] == ["explain"]
+
+
+def test_no_more_is_reserved_than_the_budget_has(output):
+    reserved = []
+
+    def rule(question):
+        found = output.get_sealed("llm_spent.json")
+        reserved.append(found["cost"] + found["reserved"])
+        return planted.honest(question)
+
+    explain(output, rule, sources=["topk"], prices=PRICES, max_cost=0.05)
+    assert max(reserved) <= 0.05 * (1 + 1e-9)
 
 
 def test_what_the_model_said_is_final_even_if_nothing_can_be_read_in_it(output):
@@ -181,10 +257,19 @@ def test_a_secret_in_the_address_is_refused_and_not_repeated(url):
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_secret_in_the_further_fields_of_a_request_is_refused_and_not_repeated():
+@pytest.mark.parametrize("extra", [{"api_key": "hunter2"}, {"headers": {"Authorization": "hunter2"}}, {"a": [{"x-api-key": "hunter2"}]}])
+def test_a_secret_in_the_further_fields_of_a_request_is_refused_and_not_repeated(extra):
+    before = json.dumps(extra)
     with pytest.raises(ValueError, match="seems to hold a secret") as refused:
-        ReplyOptions(extra={"api_key": "hunter2"})
+        ReplyOptions(extra=extra)
     assert "hunter2" not in str(refused.value)
+    assert json.dumps(extra) == before
+
+
+@pytest.mark.parametrize("extra", [{"stream": True}, {"n": 3}, {"max_tokens": 10}, {"model": "x"}, {"Messages": []}])
+def test_further_fields_cannot_change_what_a_reply_is_and_costs(extra):
+    with pytest.raises(ValueError, match="cannot be given here"):
+        ReplyOptions(extra=extra)
 
 
 def test_a_busy_server_is_waited_for_before_the_first_question():
