@@ -27,6 +27,7 @@ class CorpusManifest(Config):
     """What a corpus holds."""
 
     config: CorpusConfig
+    text_digest: str = Field(description="of the record of the text (`sae.corpus.text_record`)")
     tokenizer_digest: str
     bos_token_id: NonNegativeInt = Field(lt=2**32)
     documents: dict[str, NonNegativeInt]

@@ -4,6 +4,7 @@
 
     <corpus>/train/000000.arrow       SEQUENCES_PER_SHARD packed sequences, in order
     <corpus>/held_out/000000.arrow
+    <corpus>/text.json                what the files of text were
     <corpus>/manifest.json            last: the corpus may be read
 
 A sequence is `context_length` tokens: BOS, then the running text of the split with documents separated by EOS. No token is padding;
@@ -33,6 +34,7 @@ from sae.corpus.manifest import (
 )
 from sae.corpus.sources import DEPENDENCIES, CorpusConfig
 from sae.corpus.splitting import SPLITS, Split, split_documents
+from sae.corpus.text_record import check_text_is_the_same, read_text_record, record_text, write_text_record
 from sae.errors import CorruptObjectError, EmptyCorpusError, InputError, PlanError
 from sae.storage import ArrowFile, ArrowFileError, Place, sha256_hex
 
@@ -110,12 +112,14 @@ def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, pro
 
     Raises:
         EmptyCorpusError: the sources do not fill one sequence of either split.
-        PlanError: the place holds a corpus of another configuration.
+        PlanError: the place holds a corpus of another configuration or of other text, or the text changed while it was read.
     """
     if place.exists(CORPUS_MANIFEST_KEY):
         corpus = TokenCorpus(place)
         _check_same(corpus.manifest, config, tokenizer, place)
+        check_text_is_the_same(config, read_text_record(place, corpus.manifest.text_digest), "when the corpus was made")
         return corpus
+    text = record_text(config)
     writers = {split: _SplitWriter(place, split, config, tokenizer) for split in SPLITS}
     counts = {"train": 0, "held_out": 0, "unknown_tokens": 0}
     _fill(writers, counts, config, tokenizer, progress)
@@ -129,9 +133,17 @@ def prepare_corpus(config: CorpusConfig, tokenizer: Tokenizer, place: Place, pro
             )
     _warn(counts, config, sum(shard.sequences for shard in shards["train"]) * config.context_length)
     digest = sequences_digest([shard for split in SPLITS for shard in shards[split]])
+    check_text_is_the_same(config, text, "before it was read")
     manifest = CorpusManifest(
-        config=config, tokenizer_digest=tokenizer.digest, bos_token_id=tokenizer.bos_token_id, documents=counts, digest=digest, **shards
+        config=config,
+        text_digest=text.digest,
+        tokenizer_digest=tokenizer.digest,
+        bos_token_id=tokenizer.bos_token_id,
+        documents=counts,
+        digest=digest,
+        **shards,
     )
+    write_text_record(place, text)
     write_corpus_manifest(place, manifest)
     return TokenCorpus(place)
 

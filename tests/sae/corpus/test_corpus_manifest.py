@@ -40,7 +40,9 @@ def write_corpus(place: Place) -> TokenCorpus:
     documents = {"read": 2, "duplicates": 0, "train": 1, "held_out": 1}
     digest = sequences_digest([*shards["train"], *shards["held_out"]])
     config = CorpusConfig(text=["a.txt"], context_length=8)
-    write_corpus_manifest(place, CorpusManifest(config=config, tokenizer_digest="t", bos_token_id=BOS, documents=documents, digest=digest, **shards))
+    write_corpus_manifest(
+        place, CorpusManifest(config=config, text_digest="x", tokenizer_digest="t", bos_token_id=BOS, documents=documents, digest=digest, **shards)
+    )
     return TokenCorpus(place)
 
 
@@ -67,7 +69,7 @@ def test_it_is_read_as_it_was_written(place):
 def test_every_field_of_the_manifest_is_sealed(place):
     whole = place.get_json(CORPUS_MANIFEST_KEY)
     changes = {
-        "tokenizer_digest": "other", "bos_token_id": 8, "digest": "0" * 64, "seal": "0" * 64, "train": whole["held_out"],
+        "text_digest": "y", "tokenizer_digest": "other", "bos_token_id": 8, "digest": "0" * 64, "seal": "0" * 64, "train": whole["held_out"],
         "documents": {**whole["documents"], "read": 3}, "config": {**whole["config"], "text": ["b.txt"]},
     }  # fmt: skip
     for field, value in changes.items():
