@@ -1,13 +1,14 @@
 """`monosem show`: what lies at a path or URL, at a glance."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobs.results import latest_lines
 from jobs.show_store import show_store
 from sae.corpus.packing import TokenCorpus
 from sae.corpus.splitting import SPLITS
+from sae.corpus.verification import verify_corpus
 from sae.errors import CorruptObjectError, InputError
 from sae.rating.agreement import ALL, EXPLANATION_SCORE, agreement_of
 from sae.rating.deck import DECK_KEY, read_deck
@@ -26,16 +27,21 @@ def show_verb(options: argparse.Namespace) -> None:
         CorruptObjectError: `--verify` found damaged objects.
     """
     place = Place(options.url)
-    for marker, show in _SHOWN:
-        if place.exists(marker):
-            print(f"{place.url}: {show(place)}")
-            break
-    else:
+    show = next((show for marker, show in _SHOWN if place.exists(marker)), None)
+    if show is None:
         raise InputError(
             f"{place.url} holds no run, corpus, store or dictionary: check the path (`plan.json`, `manifest.json` or `config.json` is missing)"
         )
-    if options.verify:
-        _verify(place)
+    verify = _VERIFIED.get(show)
+    if options.verify and verify is None:
+        raise InputError(f"{place.url} is no store and no corpus, and these alone can be verified: give the path of one (a run holds both)")
+    try:
+        print(f"{place.url}: {show(place)}")
+    except CorruptObjectError:
+        if not options.verify:  # which names every damaged object
+            raise
+    if options.verify and verify is not None:
+        _report(verify(place))
 
 
 def show_corpus(place: Place) -> str:
@@ -119,13 +125,13 @@ _SHOWN: tuple[tuple[str, Callable[[Place], str]], ...] = (
     ("result.json", show_dictionary),
     ("weights.safetensors", show_imported),
     ("tokens/000000.arrow", show_store),
-    ("manifest.json", show_corpus),
     ("plan.json", show_store),
+    ("manifest.json", show_corpus),
 )
+_VERIFIED: dict[Callable[[Place], str], Callable[[Place], Sequence[str]]] = {show_store: verify_store, show_corpus: verify_corpus}
 
 
-def _verify(place: Place) -> None:
-    problems = verify_store(place)
+def _report(problems: Sequence[str]) -> None:
     if problems:
         raise CorruptObjectError(f"{len(problems)} damaged object(s): " + "; ".join(problems))
-    print("verified: every object is what its receipt says")
+    print("verified: every object is what its receipt or manifest says")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.cli import main
 from jobs.show_store import position_chart, show_store
 from sae.errors import InputError
 from sae.storage import Place
@@ -78,3 +79,37 @@ def test_long_sequences_share_columns_and_equal_norms_are_one_level():
     assert axis == "  0" + "1023".rjust(63)
     weighted = position_chart([3, 1] * 64, [1.0, 5.0] * 64)
     assert weighted[0] == "mean norm by position, 2 (▁) to 2 (█):"
+
+
+def test_verification_names_every_damaged_object_also_where_the_manifest_is_one(tmp_path, capsys):
+    place = Place(tmp_path)
+    write(place, PLAN, range(3))
+    finish_store(place, PLAN)
+    assert main(["show", place.url, "--verify"]) == 0
+    assert "verified: every object is what its receipt or manifest says" in capsys.readouterr().out
+    place.put_json("manifest.json", place.get_json("manifest.json") | {"digest": "0" * 64})
+    place.put(f"shards/{MLP}/000001.arrow", b"x")
+    place.delete("tokens/000000.arrow")
+    assert main(["show", place.url, "--verify"]) == 1
+    said = capsys.readouterr().err
+    assert "3 damaged object(s): " in said
+    for name in ("manifest.json", f"shards/{MLP}/000001.arrow", "tokens/000000.arrow"):
+        assert f"{place.path(name)} cannot be trusted" in said
+    assert main(["show", place.url]) == 1
+    assert "manifest.json cannot be trusted, its digest is not that of what it lists" in capsys.readouterr().err
+
+
+def test_a_corpus_is_verified_and_a_place_that_cannot_be_is_named(tmp_path, tiny_corpus, capsys):
+    place = Place(tmp_path / "corpus")
+    for key in tiny_corpus.place.list():
+        place.put(key, tiny_corpus.place.get(key))
+    assert main(["show", place.url, "--verify"]) == 0
+    place.put("held_out/000000.arrow", place.get("held_out/000000.arrow")[:-1])
+    place.delete("text.json")
+    assert main(["show", place.url, "--verify"]) == 1
+    said = capsys.readouterr().err
+    assert "2 damaged object(s): " in said
+    assert "held_out/000000.arrow cannot be trusted" in said
+    Place(tmp_path / "run").put_json("stages.json", {"stages": {}})
+    assert main(["show", str(tmp_path / "run"), "--verify"]) == 2
+    assert "is no store and no corpus, and these alone can be verified" in capsys.readouterr().err
