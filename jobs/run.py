@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.config import RunConfig
 from jobs.overlap import harvest_and_train
-from jobs.stages import STAGES, WHOLE_WAY, cluster_description, idle_gpus
+from jobs.stages import STAGES, WHOLE_WAY, check_harvest, cluster_description, idle_gpus
 from sae.errors import PlanError
 from services.cluster import connect
 from services.ending import afterwards
@@ -40,6 +40,8 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
     if from_scratch:
         names = ("pretrain", *names)
         config = config.model_copy(update={"subject": config.subject.model_copy(update={"model": f"{config.output}/subject"})})
+    if "harvest" in names:
+        check_harvest(config, subject_exists=not from_scratch)
     if names != ("pretrain",):
         _write_resolved(config)
     started = time.monotonic()

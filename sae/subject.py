@@ -1,4 +1,4 @@
-"""The subject model: the transformer under study. The only file that knows transformer_lens.
+"""The subject model: the transformer under study. With `sae.subject_loading` and `sae.subject_check`, all that knows transformer_lens.
 
 A model is loaded from a local directory or a hub name through TransformerLens' bridge over the Hugging Face implementation with
 fused attention. Harvesting stops at the last hookpoint asked for: an exception raised in the hook is the only way to stop a
@@ -25,6 +25,8 @@ from sae.config import Config, Location, Seed
 from sae.errors import HookpointError, InputError, WidthError
 from sae.plain_model import ModuleSide, ReachedError, locate, plain_copy, run_to
 from sae.replay import BridgeRuns, ReplayedRuns, SplicedRuns
+from sae.subject_directory import check_directory, refuse_gguf
+from sae.subject_loading import boot_bridge, check_tokenizer, load_weights, one_line_errors
 from sae.tokenization import SubjectTokenizer
 
 EMBEDDED = "embedded"
@@ -80,28 +82,22 @@ class Subject:
         """Load a model and its tokenizer.
 
         Raises:
-            InputError: no such directory, a name the hub does not answer for, an architecture TransformerLens has no adapter for.
+            InputError: no such directory, a name the hub does not answer for, an architecture TransformerLens has no adapter for, weights
+                that are missing, damaged or not finite, a tokenizer with more tokens than the embedding has rows.
         """
-        from transformer_lens.model_bridge import TransformerBridge  # three seconds of import: only who runs a model pays them
-        from transformers import AutoModelForCausalLM
-        from transformers.utils.logging import disable_progress_bar
+        from transformers.utils.logging import disable_progress_bar  # a second of import: only who runs a model pays it
 
         disable_progress_bar()  # its bar over a handful of tensors would run into those of the stages
-        name = _directory(config)
-        try:
-            tokenizer = SubjectTokenizer(name)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[config.dtype], attn_implementation="sdpa").to(device).eval()
+        name = model_directory(config)
+        tokenizer = load_tokenizer(config)
+        with one_line_errors(config.model):
+            model = load_weights(name, config.model, DTYPES[config.dtype], device)
+            check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], config.model)
             if config.shuffle_seed is not None:
                 shuffle_weights(model, config.shuffle_seed)
             plain = plain_copy(model)  # the bridge changes the model it is given
             logging.getLogger("transformer_lens").setLevel(logging.ERROR)
-            bridge = TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer.huggingface, device=device)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"cannot load the model {config.model!r}: {reason} (expected a local directory with config.json, model.safetensors and "
-                "tokenizer.json, or a hub name on a machine that reaches the hub)"
-            ) from None
+            bridge = boot_bridge(name, model, tokenizer, device)
         return cls(bridge, plain, config, tokenizer, device)
 
     def hookpoints(self) -> list[str]:
@@ -247,7 +243,7 @@ class Subject:
 
         `effects = N(directions @ W_out) @ W_U - median`, with `W_out [d_in d_model]` the MLP's (or attention's) output matrix, absent where
         the hookpoint is the residual stream itself or what is added to it, and `W_U [d_model d_vocab]` the unembedding. `N` is the final
-        norm made linear: it subtracts the mean over `d_model` (layer norm only) and multiplies by the gain. Its division by the scale of
+        norm made linear: it subtracts the mean over `d_model` (layer norm only) and multiplies by the gain, if any. Its division by the scale of
         the residual stream is left out, so the unit is logits times that scale: comparable within a hookpoint, and the order of tokens
         is not touched. The median over the vocabulary is removed from each direction, since equal shifts of all logits change nothing.
 
@@ -260,12 +256,21 @@ class Subject:
         if directions.shape[-1] != self.width(hookpoint):
             raise WidthError(f"directions have width {directions.shape[-1]}, {hookpoint!r} has {self.width(hookpoint)}: give directions of it")
         written = self._write(hookpoint, directions.to(self.device, DTYPES[self.config.dtype])).float()
-        norm = self._bridge.ln_final
+        unembedding = self._bridge.unembed.W_U.float()
+        if written.shape[-1] != unembedding.shape[0]:  # OPT-350m projects in between
+            raise HookpointError(f"logit effects are not defined for {self.config.model!r}: its unembedding does not read the residual stream")
+        effects: Tensor = self._normed(written) @ unembedding
+        return effects - effects.median(-1, keepdim=True).values
+
+    def _normed(self, written: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        """What the final norm makes of directions, its division by a scale left out; a model may have no such norm, or one without gain."""
+        norm = getattr(self._bridge, "ln_final", None)
+        if norm is None:
+            return written
         if not norm.uses_rms_norm:
             written = written - written.mean(-1, keepdim=True)
-        gain = norm.weight.float() + (1.0 if norm.uses_weight_offset else 0.0)
-        effects: Tensor = written * gain @ self._bridge.unembed.W_U.float()
-        return effects - effects.median(-1, keepdim=True).values
+        gain = getattr(norm, "weight", None)
+        return written if gain is None else written * (gain.float() + (1.0 if norm.uses_weight_offset else 0.0))
 
     def _write(self, hookpoint: str, directions: Tensor) -> Tensor:
         """What directions at a hookpoint add to the residual stream."""
@@ -303,15 +308,23 @@ def load_tokenizer(config: SubjectConfig) -> SubjectTokenizer:
     Raises:
         InputError: there is none.
     """
-    return SubjectTokenizer(_directory(config))
+    return SubjectTokenizer(model_directory(config), config.model)
 
 
-def _directory(config: SubjectConfig) -> str:
+def model_directory(config: SubjectConfig) -> str:
+    """The model's directory, its files checked, or its name on the hub.
+
+    Raises:
+        InputError: there is no such directory, or its files are missing, damaged or do not fit each other.
+    """
     if config.model == EMBEDDED:
         return str(EMBEDDED_DIRECTORY)
     path = os.path.expanduser(config.model)
     is_path = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1  # a name of the hub has one at most
-    if is_path and not os.path.isdir(path):
+    refuse_gguf(Path(path))
+    if os.path.isdir(path):
+        check_directory(Path(path))
+    elif is_path:
         raise InputError(f"no model directory at {config.model!r}: check `subject.model`, or make one with `monosem pretrain`")
     return path
 

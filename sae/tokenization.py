@@ -22,27 +22,36 @@ class SubjectTokenizer:
 
     Args:
         directory: a local directory with `tokenizer.json`, or a name that `transformers` can load.
+        model: its name in messages; the directory where it is left out.
 
     Raises:
-        InputError: there is no fast tokenizer, or it names neither BOS nor EOS.
+        InputError: there is no fast tokenizer, it is damaged, has special tokens alone, or names neither BOS nor EOS.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, model: str | None = None) -> None:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast  # a second of import: only who reads tokens pays it
 
+        name = model or directory
         try:
-            tokenizer = AutoTokenizer.from_pretrained(directory)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot load a tokenizer from {directory!r}: {str(error).splitlines()[0]}") from None
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)  # None asks at the terminal
+        except BaseException as error:  # the library raises plain Exception; its panics are no Exception
+            if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"cannot load a tokenizer from {name!r}: {reason.rstrip('. :')}. Copy tokenizer.json and its companions again") from None
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
-            raise InputError(f"{directory!r} has no tokenizer.json: only fast tokenizers are supported")
+            raise InputError(f"{name!r} has no tokenizer.json: only fast tokenizers are supported")
         ends = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
         if not ends:
-            raise InputError(f"the tokenizer of {directory!r} names neither a BOS nor an EOS token")
+            raise InputError(f"the tokenizer of {name!r} names neither a BOS nor an EOS token")
         self.bos_token_id, self.eos_token_id = int(ends[0]), int(ends[-1])
         unknown = tokenizer.unk_token_id
         self.unknown_token_id = None if unknown in (None, *ends) else int(unknown)
-        self.special_token_ids = frozenset({*map(int, tokenizer.all_special_ids), *map(int, ends)})
+        self.special_token_ids = frozenset(int(token) for token in (*tokenizer.all_special_ids, *ends) if token is not None)
+        ids = {int(token) for token in tokenizer.get_vocab().values()}
+        if ids <= self.special_token_ids:  # transformers makes an empty tokenizer where a directory has no file of one
+            raise InputError(f"the tokenizer of {name!r} has no token but {len(ids)} special ones. Copy tokenizer.json to the model's directory")
+        self.largest_token_id = max(ids | self.special_token_ids)
         self.huggingface = tokenizer
         self._fast: FastTokenizer = tokenizer.backend_tokenizer
         # Truncation or padding saved in tokenizer.json would silently shorten or fill documents.

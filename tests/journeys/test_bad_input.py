@@ -33,7 +33,7 @@ def test_a_path_that_holds_no_text(monosem, tiny_run, tmp_path):
 
 def test_an_empty_corpus(monosem, tiny_run, tmp_path):
     (tmp_path / "empty.txt").write_text("")
-    config = tiny_run | {"output": str(tmp_path / "run"), "corpus": {"text": [str(tmp_path / "empty.txt")]}}
+    config = tiny_run | {"output": str(tmp_path / "run"), "corpus": {"text": [str(tmp_path / "empty.txt")], "context_length": 32}}
     failed(monosem("harvest", config=config), 2, "does not fill one sequence")
 
 

@@ -20,7 +20,7 @@ def two_layers(tmp_path, text_directory):
     directory.mkdir()
     save_tokenizer(train_tokenizer((path.read_text() for path in sorted(text_directory.iterdir())), 300), directory)
     tokenizer = SubjectTokenizer(str(directory))
-    torch.manual_seed(0)
+    torch.manual_seed(2)  # a random model whose predictions zeros at the hookpoint harm: by 0.13 nats
     sizes = GPT2Config(
         vocab_size=len(tokenizer.token_texts), n_positions=32, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
