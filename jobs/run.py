@@ -10,6 +10,8 @@ from jobs.config import RunConfig
 from jobs.overlap import harvest_and_train
 from jobs.stages import STAGES, WHOLE_WAY, check_harvest, cluster_description, idle_gpus
 from sae.errors import PlanError
+from sae.storage import Place
+from sae.storage.lease import hold_lease
 from services.cluster import connect
 from services.ending import afterwards
 from services.log import log
@@ -35,6 +37,7 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
         The run's record, as `OUTPUT/stages.json` holds it: for each stage seconds and peak resident bytes, versions, seeds, cluster.
 
     Raises:
+        LeaseError: another command works at one of these stages of the same output.
         PlanError: the output holds a run of another subject or corpus.
     """
     if from_scratch:
@@ -70,7 +73,7 @@ def _run_stage(config: RunConfig, name: str, monitor: RunMonitor, startup_second
     def keep_record() -> None:
         record.update(_update_record(config, name, StageCost(time.monotonic() - started + startup_seconds, memory.peak_bytes, finished)))
 
-    with afterwards("the record of the stages", keep_record):
+    with hold_lease(_stage_lease(config, name)), afterwards("the record of the stages", keep_record):
         with memory:
             STAGES[name](config, monitor)
         finished = True
@@ -94,11 +97,19 @@ def _run_overlapped(config: RunConfig, monitor: RunMonitor, startup_seconds: flo
         _update_record(config, "harvest", StageCost(first - started + startup_seconds, memory.peak_bytes, "harvest" in ended))
         record.update(_update_record(config, "train", StageCost(time.monotonic() - first, memory.peak_bytes, "train" in ended)))
 
-    with afterwards("the record of the stages", keep_record), memory:
+    with hold_lease(_stage_lease(config, "train")), afterwards("the record of the stages", keep_record), memory:
         harvest_and_train(config, monitor, done)
     for name, cost in record["stages"].items():
         monitor.set("monosem_stage_seconds", cost["seconds"], stage=name)
     return record
+
+
+def _stage_lease(config: RunConfig, name: str) -> Place:
+    """Where a stage's lease lies: one command at a time works at a stage of a run, since two would do the work twice or delete each other's files.
+
+    The harvest holds a lease of its store besides, which other runs may share.
+    """
+    return config.place.child("leases", name)
 
 
 def _update_record(config: RunConfig, name: str, cost: StageCost) -> dict[str, Any]:
