@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import _parser
+from jobs.parsing import build_parser
 from services.browser.server import Listening
 from services.cluster import ClusterConfig
 from services.monitor import MetricsBoard, RunMonitor
@@ -51,7 +51,7 @@ def test_nothing_is_run_by_a_shell():
 
 
 def test_whatever_listens_listens_on_loopback_unless_it_is_told_otherwise():
-    serve = next(action for action in _parser()._subparsers._group_actions[0].choices["serve"]._actions if action.dest == "host")
+    serve = next(action for action in build_parser()._subparsers._group_actions[0].choices["serve"]._actions if action.dest == "host")
     hosts = {
         "metrics": ClusterConfig().metrics_host,
         "board": inspect.signature(MetricsBoard).parameters["host"].default,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from jobs.config import RunConfig
-from jobs.loading import describe_config, load_config
+from jobs.keys import describe_config
+from jobs.loading import load_config
 from jobs.stages import idle_gpus
 from sae.errors import ConfigError, InputError
 
