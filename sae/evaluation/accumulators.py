@@ -41,8 +41,8 @@ class SequenceLosses(Sums):
 
 
 def ratio(numerator: float, denominator: float) -> float | None:
-    """`numerator / denominator`, or None where it is not defined."""
-    return float(numerator / denominator) if denominator != 0 else None
+    """`numerator / denominator`; None where the denominator is not positive, so that the quotient is no share of anything."""
+    return float(numerator / denominator) if denominator > 0 else None
 
 
 def _joined(mine: Any, other: Any) -> Any:

@@ -37,7 +37,7 @@ class KLDivergence(Config):
 
 
 class DownstreamFigures(Config):
-    """Predictions over the whole evaluation set. Loss recovered is null where ablation changes nothing."""
+    """Predictions over the whole evaluation set. Loss recovered is null where ablation does not cost anything beyond noise."""
 
     num_sequences: int
     num_predictions: int = Field(description="next tokens predicted: special tokens and the last of each sequence predict none")
@@ -50,6 +50,7 @@ class DownstreamFigures(Config):
     kl_divergence: KLDivergence
     top1_agreement: float = Field(description="share of predictions whose likeliest token is that of the clean model")
     worst_percent: WorstFigures | None = Field(None, description="the 1 % of predictions that the reconstruction changes most")
+    not_defined: dict[str, str] = Field({}, description="the reason for each figure that is null because it would mean nothing")
 
 
 @dataclass
@@ -83,6 +84,11 @@ class DownstreamSums(Sums):
         entropies = {name: float(getattr(losses, name).sum()) / predictions for name in Passes.model_fields}
         zero, zero_interval = loss_recovered(losses.clean, losses.spliced, losses.zero_ablated, seed)
         mean, mean_interval = loss_recovered(losses.clean, losses.spliced, losses.mean_ablated, seed)
+        not_defined = {
+            f"loss_recovered_{name}": no_cost(name, entropies[f"{name}_ablated"] - entropies["clean"])
+            for name, recovered in (("zero", zero), ("mean", mean))
+            if recovered is None
+        }
         return DownstreamFigures(
             num_sequences=len(losses.sequence_ids),
             num_predictions=predictions,
@@ -100,14 +106,16 @@ class DownstreamSums(Sums):
             ),
             top1_agreement=self.agreeing / predictions,
             worst_percent=self.worst.limited(worst_count(predictions)).figures(self.kl_divergence),
+            not_defined=not_defined,
         )
 
 
 def loss_recovered(clean: np.ndarray, spliced: np.ndarray, ablated: np.ndarray, seed: int) -> tuple[float | None, Interval | None]:
     """Loss recovered, `(CE_ablated − CE_spliced) / (CE_ablated − CE_clean)`, and its 95 % interval.
 
-    The interval is the percentile bootstrap: sequences are drawn with replacement 1,000 times. None where there is nothing to recover, or
-    a single sequence to draw from.
+    The interval is the percentile bootstrap: sequences are drawn with replacement 1,000 times. It is None where there is a single sequence to
+    draw from. Both are None where there is nothing to recover: ablation does not raise the loss, or the 95 % bootstrap interval of the rise
+    holds 0. A quotient by such a rise would have any size and sign, and praise a dictionary that makes the model worse.
 
     Reference: Bricken et al. 2023, "Towards Monosemanticity", which ablates with zeros.
 
@@ -123,9 +131,16 @@ def loss_recovered(clean: np.ndarray, spliced: np.ndarray, ablated: np.ndarray, 
         return recovered, None
     draw = np.random.default_rng(seed)
     samples = np.array([gains[draw.integers(len(gains), size=len(gains))].sum(0) for _ in range(BOOTSTRAP_SAMPLES)])
-    defined = samples[samples[:, 1] != 0]
+    if np.quantile(samples[:, 1], 0.025) <= 0:
+        return None, None
+    defined = samples[samples[:, 1] > 0]
     low, high = np.quantile(defined[:, 0] / defined[:, 1], [0.025, 0.975])
     return recovered, (float(low), float(high))
+
+
+def no_cost(ablation: str, cost: float) -> str:
+    """The reason why loss recovered is not defined, where the ablation costs `cost` nats per prediction."""
+    return f"{ablation} ablation costs {cost:.3g} nats per prediction here, which is not above 0 beyond its noise: there is no loss to recover"
 
 
 def kl_histogram(divergences: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from sae.parallel import ALONE, Workers
 from sae.storage import Place
 from sae.training.dead_features import DeadFeatureTracker
 from sae.training.dictionary_config import DictionaryConfig
-from sae.training.divergence import FACTOR, WINDOWS, check_losses, divergence, diverging
+from sae.training.divergence import FACTOR, WINDOWS, check_losses, divergence, diverging, ended_diverged
 from sae.training.gradients import clip_gradients, sum_gradients
 from sae.training.log import LogWindow
 from sae.training.optimization import build_optimizer, learning_rate, set_learning_rate
@@ -142,9 +142,12 @@ class DictionaryRun:
         """All features' weights as they are saved, the average of weights where that is wanted; collective.
 
         Raises:
-            DivergenceError: a weight is NaN or infinite.
+            DivergenceError: a weight is NaN or infinite, or the reconstruction ended far worse than none.
         """
         self.check_weights()
+        if ended_diverged(self.progress.rows, self.progress.first_fvu):
+            found = f"training ended with an FVU of {self.progress.rows[-1]['fvu']:.3g}, more than {FACTOR:g} times that of its first step"
+            raise divergence(self.config.name, self.step, found)
         weights = dict(self.dictionary.state_dict())
         if self.average is not None:
             weights |= self.average.weights()

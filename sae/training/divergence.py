@@ -23,6 +23,19 @@ def diverging(rows: list[dict[str, Any]], first_fvu: float) -> bool:
     return len(last) == WINDOWS and all(fvu is not None and fvu > FACTOR * max(1.0, first_fvu) for fvu in last)
 
 
+def ended_diverged(rows: list[dict[str, Any]], first_fvu: float) -> bool:
+    """Whether the last log row, at the end of training, has an FVU of more than ten times the first step's, and more than ten.
+
+    A short run, or one that logs seldom, has fewer rows than `diverging` looks at. At the end nothing can recover any more, so one row decides.
+
+    Args:
+        rows: the whole log.
+        first_fvu: FVU of the first step, before any weight was changed.
+    """
+    fvu = rows[-1]["fvu"] if rows else None
+    return fvu is not None and fvu > FACTOR * max(1.0, first_fvu)
+
+
 def check_losses(name: str, step: int, losses: dict[str, float]) -> None:
     """Let no loss pass that is no number.
 

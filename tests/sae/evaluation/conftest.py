@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2LMHeadModel
 
 from sae.architectures.config import ReluConfig
 from sae.architectures.registry import build_dictionary
@@ -17,12 +18,20 @@ def subject(tiny_subject_directory):
 
 
 @pytest.fixture(scope="session")
-def tokens(tiny_corpus):
-    """12 held-out sequences; two of them have the end of a document (EOS, here the same token as BOS) inside."""
+def tokens(tiny_corpus, tiny_subject_directory):
+    """12 sequences that the model itself continues, so that ablation costs it something; in two of them a document ends (EOS, here BOS)."""
     sequences = tiny_corpus.sequences("held_out", 0, tiny_corpus.num_sequences("held_out")).astype(np.int64)
     with_end = (sequences[:, 1:] == tiny_corpus.manifest.bos_token_id).any(1)
     assert (sequences[:, 0] == tiny_corpus.manifest.bos_token_id).all()
-    return torch.from_numpy(np.concatenate([sequences[~with_end][:5], sequences[with_end][:2], sequences[~with_end][5:10]]))
+    chosen = torch.from_numpy(np.concatenate([sequences[~with_end][:5], sequences[with_end][:2], sequences[~with_end][5:10]]))
+    model, draw = GPT2LMHeadModel.from_pretrained(tiny_subject_directory).eval(), torch.Generator().manual_seed(3)
+    special = chosen == tiny_corpus.manifest.bos_token_id
+    with torch.no_grad():
+        for position in range(1, chosen.shape[1]):
+            likely = model(chosen[:, :position]).logits[:, -1].index_fill(1, torch.tensor([tiny_corpus.manifest.bos_token_id]), -torch.inf)
+            drawn = torch.multinomial(likely.softmax(-1), 1, generator=draw).flatten()
+            chosen[:, position] = torch.where(special[:, position], chosen[:, position], drawn)
+    return chosen
 
 
 @pytest.fixture

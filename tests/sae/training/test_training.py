@@ -213,6 +213,15 @@ def test_divergence_names_dictionary_step_and_term_and_keeps_the_last_state(stor
         assert all(torch.isfinite(tensor).all() for name, tensor in load(output.get(key)).items() if name.startswith("weights"))
 
 
+@pytest.mark.parametrize("log_every", [1000, 20, 7])
+def test_training_that_ends_diverged_fails_however_seldom_it_logs(store, output, log_every):
+    wild = changed(TOPK, optimizer=OptimizerConfig(decay_fraction=0).model_copy(update={"learning_rate": 1e3}))
+    with pytest.raises(DivergenceError, match=r"dictionary 'topk' diverged at step \d+"):
+        train(store, HOOKPOINT, wild.model_copy(update={"log_every": log_every}), output)
+    assert not output.exists("topk/config.json")
+    assert not output.exists("topk/result.json")
+
+
 def test_the_l1_penalty_can_be_warmed_up(store, output):
     """The first step, from equal weights, is priced at 1/16 where the penalty rises over half of 32 steps."""
     config = changed(RELU).model_copy(update={"log_every": 1, "checkpoint_seconds": 60.0})
