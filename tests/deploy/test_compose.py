@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.cli import _parser
+from jobs.parsing import build_parser
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -61,7 +61,7 @@ def test_keys_come_from_the_environment_and_nowhere_else():
 def test_the_browser_is_built_from_its_dockerfile_and_told_what_it_understands():
     browser = SERVICES["browser"]
     assert (DEPLOY / browser["build"]["context"] / browser["build"]["dockerfile"]).resolve() == DEPLOY / "Dockerfile.browser"
-    options = _parser().parse_args([re.sub(r"\$\{\w+:-(.*)\}", r"\1", word) for word in browser["command"]])
+    options = build_parser().parse_args([re.sub(r"\$\{\w+:-(.*)\}", r"\1", word) for word in browser["command"]])
     assert (options.verb, options.url, options.host, options.wait) == ("serve", "s3://monosem/quickstart", "0.0.0.0", True)
     assert browser["ports"] == [f"127.0.0.1:8080:{options.port}", f"127.0.0.1:9465:{options.metrics_port}"]
     assert browser["environment"]["AWS_ENDPOINT_URL"] == "http://store:7070"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from chart import CHART, EXAMPLES, ROOT, example, of_kind, pod_templates, render, rendered_text
 
-from jobs.cli import STAGES, VERBS
+from jobs.commands import STAGES, VERBS
 from services.browser.hosts import allowed_hosts
 
 MINE = {

@@ -101,8 +101,10 @@ def test_two_workers_measure_what_one_process_measures(run, subject, tiny_corpus
     alone = worker.run((0, 20))
     for name, report in reports.items():
         downstream, sparsity = alone[name].downstream.figures(seed=0), alone[name].sparsity.figures()
-        assert report.loss_recovered_zero == pytest.approx(downstream.loss_recovered_zero, rel=1e-4)
-        assert report.loss_recovered_mean_interval == pytest.approx(downstream.loss_recovered_mean_interval, rel=1e-3)
+        for figure in ("loss_recovered_zero", "loss_recovered_zero_interval", "loss_recovered_mean", "loss_recovered_mean_interval"):
+            expected = getattr(downstream, figure)  # null for this untrained model where ablation costs it nothing
+            assert getattr(report, figure) == (None if expected is None else pytest.approx(expected, rel=1e-3))
+        assert report.not_defined == downstream.not_defined
         assert report.cross_entropy.spliced == pytest.approx(downstream.cross_entropy.spliced, rel=1e-6)
         assert report.fvu == pytest.approx(alone[name].reconstruction.figures().fvu, rel=1e-6)
         assert (report.num_tokens, report.l0, report.density_histogram) == (sparsity.num_tokens, sparsity.l0, sparsity.density_histogram)
@@ -114,7 +116,8 @@ def test_two_workers_measure_what_one_process_measures(run, subject, tiny_corpus
     quantiles = {(labels["dictionary"], labels["share"]) for name, _, labels in monitor.told if name == "monosem_evaluation_density"}
     assert {quantile for _, quantile in quantiles} == {"0.1", "0.5", "0.9"}
     exported = {(labels["dictionary"], labels["ablation"]) for name, _, labels in monitor.told if name == "monosem_evaluation_loss_recovered"}
-    assert exported == {(name, ablation) for name in ("relu", "topk") for ablation in ("zero", "mean")}
+    defined = {(name, ablation) for name in reports for ablation in ("zero", "mean") if f"loss_recovered_{ablation}" not in reports[name].not_defined}
+    assert exported == defined
     check_finished_reports_are_left_alone(run, tmp_path / "out", reports)
 
 
