@@ -4,7 +4,7 @@ from jobs.config import RunConfig
 from jobs.stages import subject_vocabulary
 from sae.errors import ConfigError, InputError
 from sae.interpretation.language_model.config import LanguageModelConfig
-from sae.interpretation.source_directory import SUMMARY_KEY
+from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.report.numbers import dollars
 
 

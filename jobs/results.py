@@ -2,22 +2,25 @@
 
 from typing import Any
 
-from sae.concepts.report import REPORT_KEY, ConceptReport, concepts_table
-from sae.interpretation.comparison import COMPARISON_KEY, comparison_table
+from sae.concepts.report import REPORT_KEY, concepts_table, read_concepts
+from sae.corpus.packing import TokenCorpus
+from sae.interpretation.comparison import COMPARISON_KEY, comparison_table, read_comparison
+from sae.interpretation.summary_record import read_summary
 from sae.report.gather import summarise
 from sae.report.numbers import dollars
+from sae.report.run_records import SUMMARY_KEY, read_run_summary
 from sae.storage import Place
 
-SUMMARY_KEY = "summary.json"
 FEWEST_EXPLAINED = 0.5  # below this share of features explained, a run ends with a warning
 OTHER_TEXT = "other_text"
 
 
 def results_table(run: Place) -> list[str]:
     """The lines of the table: one row a dictionary, one a baseline; then differences, time, memory and where the report lies."""
-    summary: dict[str, Any] = run.get_json(SUMMARY_KEY)
+    summary = read_run_summary(run).model_dump(mode="json")
     lines = [*figures_table(summary), "", *interpretation_lines(run)]
-    lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
+    if summary["wall_seconds"] is not None and summary["peak_rss_bytes"] is not None:
+        lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
     return [*lines, f"report: {run.url}/report.html"]
 
 
@@ -34,7 +37,7 @@ def other_text_lines(run: Place) -> list[str]:
     for key in sorted({key.partition("/")[0] for key in run.child(OTHER_TEXT).list()}):
         place = run.child(OTHER_TEXT, key)
         if _evaluated(place):
-            text = ", ".join(place.get_json("corpus/manifest.json")["config"]["text"])
+            text = ", ".join(TokenCorpus(place.child("corpus")).manifest.config.text)
             lines += [f"on {text}:", *figures_table(summarise(place)), ""]
     return lines
 
@@ -43,7 +46,7 @@ def latest_lines(run: Place) -> list[str]:
     """The table of results, from the report where it holds all that was measured since; nothing before an evaluation."""
     if not run.exists(SUMMARY_KEY):
         return evaluation_lines(run)
-    reported = {entry["name"] for entry in run.get_json(SUMMARY_KEY)["dictionaries"] if entry.get("l0") is not None}
+    reported = {entry.name for entry in read_run_summary(run).dictionaries if entry.l0 is not None}
     if missing := sorted(_evaluated(run) - reported):
         return [*evaluation_lines(run), f"the report lacks {', '.join(missing)}: run `monosem report` again"]
     return [*results_table(run), *other_text_lines(run), *concept_lines(run)]
@@ -54,7 +57,7 @@ def figures_table(summary: dict[str, Any]) -> list[str]:
     columns = ("dictionary", "L0", "FVU", "loss recovered (zero)", "(mean)", "dead", "explanation score")
     rows = [columns]
     for entry in summary["dictionaries"]:
-        low, high = entry.get("loss_recovered_zero_interval") or (None, None)
+        low, high = entry["loss_recovered_zero_interval"] or (None, None)
         recovered = f"{_number(entry['loss_recovered_zero'])}" + (f" [{_number(low)}, {_number(high)}]" if low is not None else "")
         score = _score(entry)
         rows.append(
@@ -73,20 +76,21 @@ def figures_table(summary: dict[str, Any]) -> list[str]:
 def concept_lines(run: Place) -> list[str]:
     """The best detectors of each label beside the neurons'; nothing before concepts were detected."""
     place = run.child("concepts")
-    return [concepts_table(ConceptReport.parse(place.get_json(REPORT_KEY))), ""] if place.exists(REPORT_KEY) else []
+    return [concepts_table(read_concepts(place)), ""] if place.exists(REPORT_KEY) else []
 
 
 def comparison_lines(run: Place) -> list[str]:
     """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
     place = run.child("interpretation")
-    return comparison_table(place.get_json(COMPARISON_KEY)["rows"]) if place.exists(COMPARISON_KEY) else []
+    return comparison_table(read_comparison(place).model_dump(mode="json")["rows"]) if place.exists(COMPARISON_KEY) else []
 
 
 def explanation_lines(run: Place) -> list[str]:
     """Explanations, questions, tokens and money of the language model, and a warning where it explained little; nothing where none was asked."""
     place = run.child("interpretation")
     sources = [key.partition("/")[0] for key in place.list() if key.endswith(f"/{SUMMARY_KEY}") and key.count("/") == 1]
-    asked = [words for source in sources if (words := place.child(source).get_json(SUMMARY_KEY).get("language_model"))]
+    found = [read_summary(place.child(source)).language_model for source in sources]
+    asked = [words.model_dump(mode="json") for words in found if words is not None]
     if not asked:
         return []
     explainers = [explainer for words in asked for explainer in words["explainers"].values()]
@@ -113,8 +117,8 @@ def _evaluated(run: Place) -> set[str]:
 
 
 def _score(entry: dict[str, Any]) -> str:
-    low, high = entry.get("explanation_score_interval") or (None, None)
-    median = _number(entry.get("explanation_score_median"))
+    low, high = entry["explanation_score_interval"] or (None, None)
+    median = _number(entry["explanation_score_median"])
     return median if low is None else f"{median} [{_number(low)}, {_number(high)}]"
 
 

@@ -10,6 +10,8 @@ from jobs.config import RunConfig
 from jobs.overlap import harvest_and_train
 from jobs.stages import STAGES, WHOLE_WAY, check_harvest, cluster_description, idle_gpus
 from sae.errors import PlanError
+from sae.records import put_record
+from sae.report.run_records import STAGES_KEY, RunStages, read_stages
 from sae.storage import Place
 from sae.storage.lease import hold_lease
 from services.cluster import connect
@@ -114,7 +116,8 @@ def _stage_lease(config: RunConfig, name: str) -> Place:
 
 def _update_record(config: RunConfig, name: str, cost: StageCost) -> dict[str, Any]:
     place = config.place
-    record: dict[str, Any] = place.get_json("stages.json") if place.exists("stages.json") else {"stages": {}}
+    found = read_stages(place)
+    record: dict[str, Any] = found.model_dump(mode="json") if found else {"stages": {}}
     before = record["stages"].get(name, {"seconds": 0.0, "peak_rss_bytes": 0, "finished": False})
     if before["finished"] and name != "report":
         return record  # skipped: what it cost was counted when it was done
@@ -127,7 +130,7 @@ def _update_record(config: RunConfig, name: str, cost: StageCost) -> dict[str, A
     record["versions"] = {package: _version(package) for package in VERSIONED} | {"python": platform.python_version()}
     record["seeds"] = {"harvest": config.harvest.seed, "training": config.training.seed, "interpretation": config.interpretation.seed}
     record["machine"] = {"processor": platform.processor() or platform.machine(), **cluster_description()}
-    place.put_json("stages.json", record)
+    put_record(place, STAGES_KEY, RunStages.parse(record))
     return record
 
 

@@ -2,21 +2,24 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import get_args
 
 from jobs.results import latest_lines
 from jobs.show_store import show_store
 from sae.corpus.packing import TokenCorpus
 from sae.corpus.splitting import SPLITS
 from sae.corpus.verification import verify_corpus
+from sae.dictionary_record import describe_dictionary
 from sae.errors import CorruptObjectError, InputError
 from sae.rating.agreement import ALL, EXPLANATION_SCORE, agreement_of
 from sae.rating.deck import DECK_KEY, read_deck
 from sae.rating.rubric import MOST
+from sae.report.run_records import StageName, read_stages
 from sae.storage import Place
 from sae.store.verification import verify_store
+from sae.training.records import read_result
 
-STAGES = ("pretrain", "harvest", "train", "evaluate", "concepts", "interpret", "report")  # in the order of a run
+STAGES = get_args(StageName)  # in the order of a run
 
 
 def show_verb(options: argparse.Namespace) -> None:
@@ -58,33 +61,33 @@ def show_corpus(place: Place) -> str:
 
 def show_dictionary(place: Place) -> str:
     """A trained dictionary: the result of its training."""
-    result: dict[str, Any] = place.get_json("result.json")
-    final = result["final"]
+    result = read_result(place)
+    fvu = "not defined" if result.final.fvu is None else f"{result.final.fvu:.4f}"
     return "\n".join(
         [
-            f"a {result['architecture']} dictionary {result['name']!r}, {result['d_in']} → {result['d_sae']}",
-            f"  trained on {result['vectors']:,} vectors of {result['hookpoint']} in {result['steps']:,} steps, {result['wall_seconds']:.0f} s",
-            f"  at the end: L0 {final['l0']:.2f}, FVU {final['fvu']:.4f}, dead {100 * result['dead_fraction']:.2f} %",
+            f"a {result.architecture} dictionary {result.name!r}, {result.d_in} → {result.d_sae}",
+            f"  trained on {result.vectors:,} vectors of {result.hookpoint} in {result.steps:,} steps, {result.wall_seconds:.0f} s",
+            f"  at the end: L0 {result.final.l0:.2f}, FVU {fvu}, dead {100 * result.dead_fraction:.2f} %",
         ]
     )
 
 
 def show_imported(place: Place) -> str:
     """A dictionary without a training of ours: one that was imported, or whose records were left behind."""
-    config = place.get_json("config.json")
-    metadata = config["metadata"]
-    imported = metadata.get("imported")
-    origin = f"imported from the layout of {imported['layout']}" if imported else "without the result of its training"
-    return f"a {config['architecture']} dictionary {metadata.get('name')!r}, {config['d_in']} → {config['config']['d_sae']}, {origin}"
+    record = describe_dictionary(place)
+    imported = record.metadata.imported
+    origin = f"imported from the layout of {str(imported.get('layout'))[:80]}" if imported else "without the result of its training"
+    return f"a {record.architecture} dictionary {record.metadata.name!r}, {record.d_in} → {record.config.d_sae}, {origin}"
 
 
 def show_run(place: Place) -> str:
     """A run: which of its stages are finished, and its numbers."""
-    stages = place.get_json("stages.json")["stages"]
+    found = read_stages(place)
+    stages = found.stages if found else {}
     lines = ["a run"]
-    for name, cost in sorted(stages.items(), key=lambda stage: STAGES.index(stage[0]) if stage[0] in STAGES else len(STAGES)):
-        state = "finished" if cost["finished"] else "unfinished: run the same command again to continue"
-        lines.append(f"  {name:10} {cost['seconds']:7.1f} s  {cost['peak_rss_bytes'] / 2**30:5.2f} GiB  {state}")
+    for name, cost in sorted(stages.items(), key=lambda stage: STAGES.index(stage[0])):
+        state = "finished" if cost.finished else "unfinished: run the same command again to continue"
+        lines.append(f"  {name:10} {cost.seconds:7.1f} s  {cost.peak_rss_bytes / 2**30:5.2f} GiB  {state}")
     if results := latest_lines(place):
         lines += ["", *results]
     if place.exists(DECK_KEY):

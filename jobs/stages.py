@@ -12,6 +12,7 @@ from sae.corpus.sources import check_sources
 from sae.errors import InputError
 from sae.interpretation.language_model.material import Vocabulary
 from sae.report.gather import summarise
+from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.storage import Place
 from sae.subject import load_tokenizer
 from sae.subject_check import check_subject
@@ -141,18 +142,12 @@ def report_stage(config: RunConfig, monitor: Monitor) -> Any:
     from sae.report.page import write_report  # matplotlib takes a second to import
 
     place = config.place
-    record = place.get_json("stages.json") if place.exists("stages.json") else {"stages": {}}
-    costs = record["stages"].values()
-    if not any(cost["finished"] for cost in costs):
+    record = read_stages(place)
+    costs = list(record.stages.values()) if record else []
+    if not record or not any(cost.finished for cost in costs):
         raise InputError(f"{config.output} holds no finished stage to report on: run `monosem run` or its stages first")
-    summary = summarise(
-        place,
-        wall_seconds=sum(cost["seconds"] for cost in costs),
-        peak_rss_bytes=max(cost["peak_rss_bytes"] for cost in costs),
-        versions=record["versions"],
-        seeds=record["seeds"],
-    )
-    place.put_json("summary.json", summary)
+    summary = summarise(place)
+    place.put_sealed(SUMMARY_KEY, summary)
     write_report(place)
     return summary
 

@@ -103,6 +103,6 @@ def describe_dictionary(url: str | os.PathLike[str] | Place) -> DictionaryRecord
 
 def _parsed(whole: dict[str, Any], place: Place) -> DictionaryRecord:
     try:
-        return as_record(DictionaryRecord, whole, place.path(CONFIG_KEY))
+        return as_record(DictionaryRecord, whole, place.path(CONFIG_KEY), may_lack=True)
     except InputError as error:
         raise ConfigError(str(error)) from None

@@ -36,32 +36,31 @@ def get_record(place: Place, key: str, kind: type[R]) -> R:
         InputError: there is none, it is not JSON, or a field is missing, unknown or of a wrong type.
         CorruptObjectError: it was changed after it was written.
     """
-    content, where = place.get_sealed(key), place.path(key)
-    record = as_record(kind, content, where)
-    if absent := _absent_field(content, record.model_dump(mode="json")):
-        raise InputError(f"{where} is not what this version writes: field {absent} is missing. Run the stage that writes it again")
-    return record
+    return as_record(kind, place.get_sealed(key), place.path(key))
 
 
-def as_record(kind: type[R], content: Any, where: str) -> R:
-    """Check the fields of an object that was read from JSON.
+def as_record(kind: type[R], content: Any, where: str, *, may_lack: bool = False) -> R:
+    """Check the fields of an object that was read from JSON: the record holds what the object holds, and nothing else.
 
-    Numbers are not read from text, and `true` is not 1.
+    Numbers are not read from text, `true` is not 1, and no default takes the place of a field.
 
     Args:
         kind: type of the record.
         content: its fields.
         where: file or URL, for messages.
+        may_lack: fields that have a default may be missing.
 
     Raises:
         InputError: a field is missing, unknown or of a wrong type; the message names the first one.
     """
     try:
-        return kind.model_validate_json(to_json(content), strict=True)
+        record = kind.model_validate_json(to_json(content), strict=True)
+        problem = _changed_by_reading(content, record.model_dump(mode="json"), may_lack)
     except ValidationError as error:
-        problems = error.errors()
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError(f"{where} is not what this version writes: {_phrase(problems[0])}{more}. Run the stage that writes it again") from None
+        problem = _phrase(error.errors()[0])
+    if problem:
+        raise InputError(f"{where} is not what this version writes: {problem}. Run the stage that writes it again")
+    return record
 
 
 def check_name(found: str, expected: str, where: str) -> None:
@@ -112,19 +111,25 @@ def open_proved(place: Place, key: str, digest: str | None, said_by: str) -> pa.
     return buffer
 
 
-def _absent_field(content: Any, whole: Any) -> str | None:
-    """The path of the first field that a record would have filled with a default."""
-    if isinstance(whole, dict) and isinstance(content, dict):
-        for name, value in whole.items():
-            if name not in content:
-                return str(name)
-            if inner := _absent_field(content[name], value):
-                return f"{name}.{inner}"
-    if isinstance(whole, list) and isinstance(content, list):
-        for number, (found, value) in enumerate(zip(content, whole, strict=False)):
-            if inner := _absent_field(found, value):
-                return f"{number}.{inner}"
-    return None
+def _changed_by_reading(content: Any, record: Any, may_lack: bool, path: str = "") -> str | None:
+    """The first field in which an object and the record read from it differ, as a phrase; None where they are equal."""
+    if isinstance(record, dict) and isinstance(content, dict):
+        for name, value in record.items():
+            where = f"{path}{name}"
+            if name not in content and not may_lack:
+                return f"field {where} is missing"
+            if name in content and (problem := _changed_by_reading(content[name], value, may_lack, f"{where}.")):
+                return problem
+        return None
+    if isinstance(record, list) and isinstance(content, list):
+        pairs = enumerate(zip(content, record, strict=True))
+        return next((problem for place, (found, value) in pairs if (problem := _changed_by_reading(found, value, may_lack, f"{path}{place}."))), None)
+    return None if content == record else f"field {path.rstrip('.')}: expected {_shortened(record)}, found {_shortened(content)}"
+
+
+def _shortened(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
 
 
 def _phrase(problem: Any) -> str:
@@ -133,5 +138,4 @@ def _phrase(problem: Any) -> str:
         return f"field {field} is missing"
     if problem["type"] == "extra_forbidden":
         return f"field {field} is unknown"
-    found = repr(problem["input"])
-    return f"{field}: {problem['msg'].lower()}, found {found if len(found) <= MAX_SHOWN else found[: MAX_SHOWN - 3] + '...'}"
+    return f"{field}: {problem['msg'].lower()}, found {_shortened(problem['input'])}"

@@ -135,8 +135,7 @@ def detect_concepts(
     report = finished_concepts(output, inputs)
     if report is None:
         job = ConceptJob(subject, described, tokens, options.sequences_per_forward)
-        report = detect(_units(job, options, monitor), tokens, inputs)
-        write_concepts(output, report)
+        report = write_concepts(output, detect(_units(job, options, monitor), tokens, inputs))
     return report
 
 

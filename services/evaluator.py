@@ -134,7 +134,7 @@ def _written(
     dictionaries: dict[str, Dictionary],
     sums: dict[str, EvaluationSums],
     inputs: dict[str, EvaluationInputs],
-    write: Callable[[Measured], None],
+    write: Callable[[Measured], EvaluationReport],
 ) -> dict[str, EvaluationReport]:
     """Write the report of each dictionary. One that cannot be measured does not cost the others theirs."""
     reports, failures = {}, list[FailureError]()
@@ -144,8 +144,7 @@ def _written(
         except FailureError as error:
             failures.append(error)
             continue
-        write(measured)
-        reports[name] = measured.report
+        reports[name] = write(measured)
     if failures:
         raise failures[0]
     return reports

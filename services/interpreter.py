@@ -29,11 +29,11 @@ from sae.interpretation.source_directory import (
     FIRINGS,
     LOGITS_KEY,
     SIMILAR_KEY,
-    SUMMARY_KEY,
     SourcePlan,
     clear_scratch,
     feature_ranges,
     finish_source,
+    finished_source,
     firings_key,
     get_table,
     has_part,
@@ -42,6 +42,7 @@ from sae.interpretation.source_directory import (
     write_part,
 )
 from sae.interpretation.sources import SourceSpec, open_source
+from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
@@ -112,6 +113,7 @@ def interpret(
     for name, plan in plans.items():
         start_source(output.child(name), plan)
     unfinished = tuple(spec for spec in specs if not output.child(spec.name).exists(SUMMARY_KEY))
+    _proved(output, {spec.name: plans[spec.name] for spec in specs if spec not in unfinished})
     job = InterpretationJob(
         budget, subject.absolute(), absolute_url(corpus_url), absolute_url(store_url), hookpoint, absolute_url(output_url), unfinished
     )
@@ -119,13 +121,17 @@ def interpret(
         _fit(job, config, monitor)
         chunks = _read(job, config, corpus, monitor)
         _explain(job, config, plans, chunks, monitor)
-    summaries = {spec.name: output.child(spec.name).get_json(SUMMARY_KEY) for spec in specs}
+    summaries = _proved(output, plans)
     for name, summary in summaries.items():
         if monitor and summary["explanation_score_median"] is not None:
             monitor.set("monosem_interpretation_score", summary["explanation_score_median"], source=name)
         clear_scratch(output.child(name))  # whoever was interrupted after the summary left it
     write_comparison(output, {spec.name: not spec.is_control for spec in specs}, budget.seed)
     return summaries
+
+
+def _proved(output: Place, plans: dict[str, SourcePlan]) -> dict[str, dict[str, Any]]:
+    return {name: finished_source(output.child(name), plan) for name, plan in plans.items()}
 
 
 class FittingWorker:

@@ -20,10 +20,11 @@ from sae.interpretation.language_model.feature import FeatureInterpreter
 from sae.interpretation.language_model.journal import ExplanationDirectory, Journal
 from sae.interpretation.language_model.material import SourceMaterial, Vocabulary
 from sae.interpretation.language_model.prompts import prompt_digest
-from sae.interpretation.language_model.records import SPENT_KEY
+from sae.interpretation.language_model.records import EXPLANATIONS_KEY, REPLIES_KEY, SPENT_KEY
 from sae.interpretation.language_model.replies import LONGEST_EXPLANATION
 from sae.interpretation.language_model.summary import summarise_explanations
-from sae.interpretation.source_directory import SUMMARY_KEY
+from sae.interpretation.summary_record import put_summary, read_summary
+from sae.records import digests_of
 from sae.storage import Place
 from sae.storage.lease import Lease, hold_lease
 from services.language_model import LanguageModel
@@ -239,10 +240,11 @@ class _Work:
         for name, directory in self.directories.items():
             place, features = self.output.child(name), self.materials[name].features
             found = summarise_explanations(directory.compact(), self.config, name, self.seed, features)
-            before: dict[str, Any] = place.get_json(SUMMARY_KEY)
-            summaries[name] = before | {"language_model": found}
+            before = read_summary(place).model_dump(mode="json")
+            tables = before["tables"] | digests_of(place, (EXPLANATIONS_KEY, REPLIES_KEY))
+            summaries[name] = before | {"language_model": found, "tables": tables}
             if summaries[name] != before:
-                place.put_json(SUMMARY_KEY, summaries[name])
+                put_summary(place, summaries[name])
         return summaries
 
     def estimate(self, source: str) -> Estimate:

@@ -5,9 +5,14 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from planted_records import HOSTILE, alter_summary, write_evaluation, write_manifests, write_result, write_stages, write_summary
 
 from sae.concepts.labelled import ConceptsConfig
+from sae.concepts.report import ConceptReport
+from sae.concepts.report import write_concepts as store_concepts
 from sae.interpretation.language_model.records import SCHEMA as WORDS_SCHEMA
+from sae.interpretation.language_model.records import SCORES
+from sae.interpretation.language_model.scores import CHANCE
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
 from sae.rating.agreement import explanation_scores
 from sae.rating.deck import DeckConfig, make_deck
@@ -15,60 +20,26 @@ from sae.rating.records import Rating, Ratings
 from sae.rating.rubric import PARTS
 from sae.storage import Place
 
-HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
 HOSTILE_EXPLANATION = f"fires on {HOSTILE} & <b>bold</b> <!-- a comment"
 WORDS = [" the", " of", " def", " return", " import", " class", " self", " value", " array", " if", " not", " is", " in", " None", "(", ")", ":"]
 VOCABULARY = ["<|endoftext|>", "\n", "    ", "\t", HOSTILE, "\u202eright to left", "\\xe2\\x80", " naïve", " 日本", *WORDS]
 TEXT_LENGTH = 21
-HELD_OUT_MEDIANS = {
-    **{"firing_precision": 0.76, "firing_recall": 0.33, "firing_f1": 0.46, "variance_explained": 0.41},
-    **{"score_all_tokens": 0.67, "spearman_all_tokens": 0.21, "score_hard": None},
-}
-DENSITY_CLUSTERS = {
-    "ultra_low": {"num_features": 128, "median_density": 2e-7, "median_encoder_bias": -1.25, "median_encoder_decoder_cosine": 0.12},
-    "others": {"num_features": 3968, "median_density": 0.0021, "median_encoder_bias": -0.5, "median_encoder_decoder_cosine": 0.82},
-}
 
 
 def write_run(run: Place, num_features: int) -> Place:
     """Write a run with `num_features` examined features of each dictionary."""
-    run.put_json("corpus/manifest.json", corpus_manifest())
-    run.put_json("store/manifest.json", store_manifest())
+    write_manifests(run)
     for number, name in enumerate(("relu", "topk")):
         write_dictionary(run.child("dictionaries", name), name, number)
-        run.put_json(f"evaluation/{name}.json", evaluation(name, number))
-        write_breakdown(run, name, number)
+        write_evaluation(run, name, number)
     for source, quality in (("relu", 0.62), ("topk", 0.7), ("neurons", 0.4), ("random_directions", 0.12)):
         write_interpretation(run, source, quality, num_features)
     run.put_json("config.json", {"output": "runs/planted", "store": None, "training": {"dictionaries": [{"name": "topk"}, {"name": "relu"}]}})
-    cost = {"seconds": 150.4, "peak_rss_bytes": 3 * 2**30, "finished": True}
-    run.put_json(
-        "stages.json", {"stages": dict.fromkeys(("harvest", "train", "evaluate"), cost), "versions": {"torch": "2.13.0"}, "seeds": {"training": 7}}
-    )
+    write_stages(run)
     return run
 
 
-def corpus_manifest() -> dict:
-    return {
-        "config": {"text": ["dependencies"], "context_length": 256},
-        "documents": {"read": 12000, "duplicates": 800, "train": 10600, "held_out": 600},
-        "digest": "c" * 64,
-    }
-
-
-def store_manifest() -> dict:
-    plan = {
-        "subject": "deploy/subject",
-        "subject_digest": "a" * 64,
-        "context_length": 256,
-        "hookpoints": {"blocks.0.mlp.hook_post": 512},
-        "dtype": "float16",
-        "num_sequences": 24_000,
-    }
-    return {"plan": plan, "shards": {}, "statistics": {"blocks.0.mlp.hook_post": {"rows": 3_012_608}}, "digest": "d" * 64}
-
-
-def write_dictionary(place: Place, name: str, number: int) -> None:
+def write_dictionary(place: Place, name: str, number: int, architecture: str | None = None) -> None:
     """Logs of 1,471 steps of 2,048 vectors; the first dictionary was resampled twice."""
     rows = []
     for step in range(20, 1480, 20):
@@ -76,7 +47,8 @@ def write_dictionary(place: Place, name: str, number: int) -> None:
         row = {"step": step, "vectors": step * 2048, "fvu": 0.05 + 0.1 * (1 - number) + 0.8 * decay, "l0": 20.0 if number else 14 + 2000 * decay**3}
         row |= {"losses": {"total": 3 + 40 * decay, "reconstruction": 2 + 30 * decay, "sparsity": 1 + 10 * decay}}
         row |= {"dead_fraction": max(0.0, 0.03 * number + 0.02 - 0.00001 * step), "density_histogram": densities(decay)}
-        rows.append(row | {"step_seconds": 0.021 + 0.004 * number, "sync_seconds": 0.002, "read_seconds": 0.005})
+        row |= {"density_quantiles": {"0.05": 0.0001, "0.5": 0.002, "0.95": 0.03}, "window_vectors": 20 * 2048, "learning_rate": 0.0006}
+        rows.append(row | {"step_seconds": 0.021 + 0.004 * number, "sync_seconds": 0.002, "read_seconds": 0.005, "seconds": 0.12 * step})
     events = []
     if not number:
         for step, dead in ((147, 310), (294, 42)):
@@ -85,19 +57,14 @@ def write_dictionary(place: Place, name: str, number: int) -> None:
             events.append(later | {"resampled": dead, "alive": dead - 3})
     put_lines(place, "training.jsonl", rows)
     put_lines(place, "events.jsonl", events)
-    metadata = {"hookpoint": "blocks.0.mlp.hook_post"}
-    config = {
-        "architecture": name,
-        "d_in": 512,
-        "config": {"architecture": name, "d_sae": 4096},
-        "metadata": metadata,
-        "weights": {"sha256": "e" * 64},
-    }
-    place.put_json("config.json", config)
-    place.put_json(
-        "result.json",
-        {"steps": 1471, "vectors": 3_012_608, "wall_seconds": 187.3, "seed": 0, "dead_fraction": 0.0119, "dead_window_vectors": 1_000_000},
-    )
+    write_result(place, name, architecture or name, rows[-1])
+
+
+def log_row(step: int, **changes: object) -> dict:
+    """A row of a log of one vector a step."""
+    row = {"step": step, "vectors": step, "fvu": 0.5, "l0": 9.0, "losses": {"total": 1.0}, "dead_fraction": 0.0, "density_quantiles": {"0.5": 1e-3}}
+    row |= {"density_histogram": densities(1.0), "window_vectors": 1, "learning_rate": 1e-3}
+    return row | dict.fromkeys(("seconds", "step_seconds", "read_seconds", "sync_seconds"), 0.1) | changes
 
 
 def densities(decay: float) -> dict:
@@ -109,61 +76,6 @@ def densities(decay: float) -> dict:
 
 def put_lines(place: Place, key: str, rows: list) -> None:
     place.put(key, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def evaluation(name: str, number: int) -> dict:
-    """An evaluation report; the second dictionary is the better one."""
-    spliced = 3.22 if number else 3.41
-    entropies = {"clean": 3.18, "spliced": spliced, "mean_ablated": 4.02, "zero_ablated": 4.61}
-    recovered = {of: (ablated - spliced) / (ablated - 3.18) for of, ablated in (("zero", 4.61), ("mean", 4.02))}
-    edges = [round(-8 + 0.2 * step, 1) for step in range(41)]
-    counts = [round(420 * np.exp(-(((edge + 2.7) / 0.7) ** 2))) if edge >= -5 else 0 for edge in edges[:-1]]
-    counts[25] += 4096 - 49 - sum(counts)
-    return {
-        "name": name,
-        "architecture": name,
-        "d_in": 512,
-        "d_sae": 4096,
-        "hookpoint": "blocks.0.mlp.hook_post",
-        "num_sequences": 512,
-        "num_tokens": 130_048,
-        "num_predictions": 129_536,
-        "cross_entropy": entropies,
-        "perplexity": {key: float(np.exp(value)) for key, value in entropies.items()},
-        "kl_divergence": {"mean": 0.061, "quantiles": {"p50": 0.01, "p90": 0.1, "p99": 0.9}},
-        "worst_percent": {"num_predictions": 1296, "kl_threshold": 1.25, "kl_mean": 2.5, "share_of_kl": 0.41, "loss_increase": 1.1},
-        "top1_agreement": 0.913,
-        **{f"loss_recovered_{of}": value for of, value in recovered.items()},
-        **{f"loss_recovered_{of}_interval": [value - 0.004, value + 0.003] for of, value in recovered.items()},
-        "fvu": 0.048 if number else 0.152,
-        "cosine": 0.971,
-        "norm_ratio": 0.93,
-        "l0": 20.0 if number else 14.3,
-        "silent_fraction": 0.0131,
-        "ultra_low_density_fraction": None,
-        "share_above_1_percent": 0.08,
-        "share_above_10_percent": 0.002,
-        "density_clusters": None if number else DENSITY_CLUSTERS,
-        "density_histogram": {"log10_edges": edges, "counts": counts, "never": 49},
-    }
-
-
-def write_breakdown(run: Place, name: str, number: int) -> None:
-    """Tables beside an evaluation report, as `sae.evaluation.report` describes them; the text before the worst prediction is hostile."""
-    positions = np.arange(255)
-    clean = 3.0 + 2.5 / (1 + positions)
-    columns = {"clean": clean, "spliced": clean + 0.3 - 0.2 * number, "zero_ablated": clean + 1.4, "mean_ablated": clean + 0.8}
-    columns |= {"kl_divergence": np.full(255, 0.06), "top1_agreement": np.full(255, 0.9), "loss_recovered_zero": np.full(255, 0.9)}
-    counted = {"predictions": np.full(255, 512, np.uint64)}
-    put_arrow(run, f"evaluation/{name}.positions.arrow", {"position": positions.astype(np.uint32)} | counted | columns)
-    edges = np.array([0.0, 0.1, 0.3, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, np.inf])
-    means = {key: values[:12].tolist() for key, values in columns.items()} | {"kl_divergence": [0.01 * (1 + cell) for cell in range(11)] + [None]}
-    counted = {"predictions": np.array([9000] * 11 + [0], np.uint64)}
-    put_arrow(run, f"evaluation/{name}.losses.arrow", {"low": edges[:-1], "high": edges[1:]} | counted | means)
-    worst = {"sequence": np.arange(20, dtype=np.uint64), "position": np.arange(20, dtype=np.uint32), "context": [f"import {HOSTILE}\n"] * 20}
-    worst |= {"next_token": [" numpy"] * 20, "token_id": np.full(20, 3, np.uint32), "next_token_id": np.full(20, 4, np.uint32)}
-    losses = {"clean": np.full(20, 0.1), "spliced": np.full(20, 7.5), "kl_divergence": np.linspace(9, 6, 20)}
-    put_arrow(run, f"evaluation/{name}.worst.arrow", worst | losses)
 
 
 def write_concepts(run: Place) -> None:
@@ -197,14 +109,7 @@ def write_concepts(run: Place) -> None:
         **{"subject": "deploy/subject in float32", "tokenizer_digest": "e" * 64, "text_digest": "f" * 64, "context_length": 256},
         **{"dictionary_digests": {"topk": "d" * 64}, "hookpoint": "blocks.0.mlp.hook_post", "config": ConceptsConfig().model_dump(mode="json")},
     }
-    run.put_json("concepts/concepts.json", {"labels": labels, "sources": sources, "inputs": inputs})
-
-
-def put_arrow(place: Place, key: str, columns: dict) -> None:
-    table, sink = pa.table(columns), pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    place.put(key, sink.getvalue())
+    store_concepts(run.child("concepts"), ConceptReport.parse({"labels": labels, "sources": sources, "inputs": inputs}))
 
 
 def write_words(run: Place, source: str, num_features: int) -> None:
@@ -220,14 +125,17 @@ def write_words(run: Place, source: str, num_features: int) -> None:
         rows.append(row)
     place = run.child("interpretation", source)
     put_parquet(place, "llm_explanations.parquet", rows, WORDS_SCHEMA)
-    known = {"median": 0.8, "interval": [0.78, 0.83], "num_features": 58}
-    scores = {name: known | {"chance": 0.0} for name in ("simulation_spearman", "simulation_pearson")}
-    scores |= {name: known | {"chance": 0.5} for name in ("detection_accuracy", "fuzzing_accuracy")}
-    scores["logits_accuracy"] = {"median": None, "interval": None, "num_features": 0, "chance": 0.5}
-    explainer = {"num_features": num_features - 1, "num_explained": num_features - 2, "num_scored": num_features - 2, "scores": scores}
+    known = {"median": 0.8, "interval": [0.78, 0.83], "num_features": 58, "single_token": 0.9, "multiple_tokens": 0.7}
+    unknown = {"median": None, "interval": None, "num_features": 0, "single_token": None, "multiple_tokens": None}
+    scores = {name: unknown | {"chance": CHANCE.get(name)} for name in SCORES}
+    for name in ("simulation_spearman", "simulation_pearson", "detection_accuracy", "fuzzing_accuracy"):
+        scores[name] |= known
+    counts = {"num_features": num_features - 1, "num_explained": num_features - 2, "num_scored": num_features - 2}
+    explainer = counts | {"not_explained": {"refused": 1}, "not_scored": {"no explanation": 1}, "scores": scores}
     words = {"model": "planted-model", "requests": 500, "prompt_tokens": 90_000, "reply_tokens": 10_000, "cost": 0.25, "complete": True}
-    words |= {"num_items": 1000, "num_unread": 20, "explainers": {"highlights": explainer}}
-    place.put_json("summary.json", place.get_json("summary.json") | {"language_model": words})
+    words |= {"num_items": 1000, "num_unread": 20, "explainers": {"highlights": explainer}, "seed": 0, "num_sampled": num_features - 1}
+    words |= {"num_done": num_features - 1, "prompts": {"explain": "a" * 64}, "settings": {}, "outcomes": {"explain": {"answered": 18, "refused": 1}}}
+    alter_summary(run, source, language_model=words)
 
 
 def write_ratings(run: Place) -> None:
@@ -260,13 +168,7 @@ def write_interpretation(run: Place, source: str, quality: float, num_features: 
     place = run.child("interpretation", source)
     put_parquet(place, "features.parquet", rows, FEATURES_SCHEMA)
     put_parquet(place, "examples.parquet", examples, EXAMPLES_SCHEMA)
-    scores = [row["score_spearman"] for row in rows if row["score_spearman"] is not None]
-    median = float(np.median(scores))
-    summary = {"source": source, "explanation_score_median": median, "explanation_score_interval": [median - 0.02, median + 0.02]}
-    counts = {"num_examined": len(rows), "num_live": len(rows) - 1, "num_scored": len(scores)}
-    place.put_json(
-        "summary.json", summary | counts | {"explanation_tokens": 522_240, "scoring_tokens": 130_560, "held_out_medians": HELD_OUT_MEDIANS}
-    )
+    write_summary(run, source, pa.Table.from_pylist(rows, FEATURES_SCHEMA))
 
 
 def feature_row(feature: int, word: int, score: float | None, silent: bool, draw: np.random.Generator) -> dict:

@@ -10,7 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae.interpretation.language_model.material import Vocabulary
-from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, NUM_INTERVALS
+from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, NUM_INTERVALS, Budget
+from sae.interpretation.source_directory import SourcePlan
+from sae.interpretation.sources import SourceSpec
+from sae.interpretation.summary import summarise
+from sae.interpretation.summary_record import put_summary
+from sae.records import digests_of, put_record
 from sae.storage import Place
 
 WORDS = ["<|end|>", *(f" w{number:02d}" for number in range(1, 50))]
@@ -73,9 +78,19 @@ def write_source(place, features=range(7, 19), silent=(), rare=()):
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(records, schema), sink)
         place.put(f"{name}.parquet", sink.getvalue())
-    place.put_json("plan.json", {"name": place.url.rpartition("/")[2]})
-    place.put_json("summary.json", {"source": place.url.rpartition("/")[2]})
+    write_records(place, pa.Table.from_pylist(rows, FEATURES_SCHEMA))
     return place
+
+
+def write_records(place, features):
+    """Plan and summary of the source whose tables lie in `place`."""
+    name, any_digest = place.url.rpartition("/")[2], "a" * 64
+    spec = SourceSpec(name=name, kind="dictionary", num_features=100)
+    digests = dict.fromkeys(("source_digest", "subject_digest", "corpus_digest", "store_digest"), any_digest)
+    put_record(place, "plan.json", SourcePlan(name=name, kind="dictionary", hookpoint="blocks.0.mlp.hook_post", budget=Budget(), **digests))
+    tables = digests_of(place, ("plan.json", "features.parquet", "examples.parquet"))
+    texts = {"explanation_tokens": 1000, "scoring_tokens": 1000, "repeated_fraction": 0.0}
+    put_summary(place, summarise(features, spec, "blocks.0.mlp.hook_post", Budget()) | texts | {"tables": tables})
 
 
 def raised(feature):

@@ -29,10 +29,12 @@ from sae.concepts.measures import (
 from sae.concepts.proxy import log_likelihood_ratios
 from sae.config import Config
 from sae.errors import PlanError
-from sae.storage import Place
+from sae.records import check_objects, get_record, put_record
+from sae.storage import Place, sha256_hex
+from sae.tables import ipc_bytes
 
 NEURONS = "neurons"
-REPORT_KEY = "concepts.json"
+REPORT_KEY, DETECTORS_KEY = "concepts.json", "detectors.arrow"
 
 
 class ConceptInputs(Config):
@@ -70,6 +72,7 @@ class ConceptReport(Config):
     labels: list[LabelFigures]
     sources: list[SourceFigures] = Field(description="neurons first")
     inputs: ConceptInputs
+    tables: dict[str, str] = Field({}, description="SHA-256 of the detectors' table, by its file")
 
 
 def detect(sources: dict[str, Units], tokens: LabelledTokens, inputs: ConceptInputs) -> ConceptReport:
@@ -139,17 +142,28 @@ def _kinds(source: str, figures: dict[str, list[DetectorFigures]], samples: dict
     return found
 
 
-def write_concepts(place: Place, report: ConceptReport) -> None:
-    """Write the detectors' table and then the report."""
+def write_concepts(place: Place, report: ConceptReport) -> ConceptReport:
+    """Write the detectors' table and then the report, which names it by its digest; returns the report."""
     rows = [{"source": source.source} | detector.model_dump() for source in report.sources for detector in source.detectors]
     for row in rows:
         row["f1_low"], row["f1_high"] = row.pop("f1_interval")
-    table = pa.Table.from_pylist(rows)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    place.put("detectors.arrow", sink.getvalue())
-    place.put_json(REPORT_KEY, report.model_dump(mode="json"))
+    data = ipc_bytes(pa.Table.from_pylist(rows))
+    place.put(DETECTORS_KEY, data)
+    report = report.model_copy(update={"tables": {DETECTORS_KEY: sha256_hex(data)}})
+    put_record(place, REPORT_KEY, report)
+    return report
+
+
+def read_concepts(place: Place) -> ConceptReport:
+    """Read the report, proved with its table.
+
+    Raises:
+        InputError: there is none, or a field is missing, unknown or of a wrong type.
+        CorruptObjectError: it or the table was changed or lost after it was written.
+    """
+    report = get_record(place, REPORT_KEY, ConceptReport)
+    check_objects(place, {DETECTORS_KEY: report.tables.get(DETECTORS_KEY, "none")}, place.path(REPORT_KEY))
+    return report
 
 
 def finished_concepts(place: Place, inputs: ConceptInputs) -> ConceptReport | None:
@@ -157,10 +171,11 @@ def finished_concepts(place: Place, inputs: ConceptInputs) -> ConceptReport | No
 
     Raises:
         PlanError: it is there and was measured with other inputs.
+        InputError, CorruptObjectError: as `read_concepts`.
     """
     if not place.exists(REPORT_KEY):
         return None
-    report = ConceptReport.parse(place.get_json(REPORT_KEY))
+    report = read_concepts(place)
     differing = [name for name in ConceptInputs.model_fields if getattr(report.inputs, name) != getattr(inputs, name)]
     if differing:
         raise PlanError(f"{place.path(REPORT_KEY)} was measured with another {', '.join(differing)}: choose another output, or delete it")

@@ -33,10 +33,13 @@ from sae.evaluation.downstream import DownstreamFigures, DownstreamSums
 from sae.evaluation.reconstruction import ReconstructionFigures, ReconstructionSums
 from sae.evaluation.saebench import MeasuredOn, saebench_output
 from sae.evaluation.sparsity import SparsityFigures, SparsitySums
+from sae.evaluation.tables import TABLES, table_key
 from sae.evaluation.weights import DensityClusters, FeatureWeights, density_clusters, feature_weights, ultra_low_features
 from sae.public_names import public_dataset, public_name
-from sae.storage import Place
+from sae.records import check_name, check_objects, get_record, put_record
+from sae.storage import Place, sha256_hex
 from sae.subject import SubjectConfig
+from sae.tables import arrow_table, ipc_bytes
 
 CONTEXTS_AT_ONCE = 4096  # worst predictions whose sequences are read together
 
@@ -67,6 +70,7 @@ class EvaluationReport(DownstreamFigures, ReconstructionFigures, SparsityFigures
     mean_max_decoder_cosine: float | None = Field(None, description="mean over features of the largest cosine with another feature's direction")
     target_hookpoint: str | None = Field(None, description="what a transcoder reconstructs, and where its figures are taken; null: `hookpoint`")
     inputs: EvaluationInputs
+    tables: dict[str, str] = Field({}, description="SHA-256 of each table that was written with it, by its file")
 
 
 @dataclass
@@ -132,8 +136,8 @@ def _measured(
     return Measured(report, sums, weights, ultra_low)
 
 
-def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str], subject: SubjectConfig) -> None:
-    """Write the tables and then the report.
+def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str], subject: SubjectConfig) -> EvaluationReport:
+    """Write the tables and then the report, which names them by their digests; returns it.
 
     Args:
         place: where they go.
@@ -143,11 +147,7 @@ def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_te
         subject: the subject model as it ran.
     """
     report, sums = measured.report, measured.sums
-    worst = sums.downstream.worst.limited(worst_count(report.num_predictions))
-    place.put(f"{report.name}.density.arrow", _ipc(_density_columns(measured)))
-    place.put(f"{report.name}.positions.arrow", _ipc(_position_columns(sums.downstream)))
-    place.put(f"{report.name}.losses.arrow", _ipc(_loss_columns(sums.downstream)))
-    place.put(f"{report.name}.worst.arrow", _ipc(_worst_columns(worst, corpus, token_texts)))
+    report = report.model_copy(update={"tables": _write_tables(place, measured, corpus, token_texts)})
     resolved = report.model_dump(mode="json")
     tokens_run = report.num_sequences * (report.context_length or 0)
     model_name = (public_name(subject.model, report.inputs.subject_digest) or subject.model) + (
@@ -155,19 +155,63 @@ def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_te
     )
     measured_on = MeasuredOn(model_name, subject.dtype, public_dataset(corpus.manifest.config.text, report.inputs.corpus_digest))
     place.put_json(f"saebench/{report.name}.saebench.json", saebench_output(resolved, sums.sparsity, measured.weights, tokens_run, measured_on))
-    place.put_json(f"{report.name}.json", resolved)
+    put_record(place, f"{report.name}.json", report)
+    return report
+
+
+def _write_tables(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str]) -> dict[str, str]:
+    report, downstream = measured.report, measured.sums.downstream
+    worst = downstream.worst.limited(worst_count(report.num_predictions))
+    columns = {
+        "density": _density_columns(measured),
+        "positions": _position_columns(downstream),
+        "losses": _loss_columns(downstream),
+        "worst": _worst_columns(worst, corpus, token_texts),
+    }
+    digests = {}
+    for table, schema in TABLES.items():
+        data, key = ipc_bytes(pa.table(columns[table], schema=schema)), table_key(report.name, table)
+        place.put(key, data)
+        digests[key] = sha256_hex(data)
+    return digests
+
+
+def read_report(place: Place, name: str) -> EvaluationReport:
+    """Read a report, proved. Its tables are proved where they are read, by `read_table`.
+
+    Raises:
+        InputError: there is none, or a field is missing, unknown or of a wrong type.
+        CorruptObjectError: it was changed after it was written, or is of another dictionary.
+    """
+    key = f"{name}.json"
+    report = get_record(place, key, EvaluationReport)
+    check_name(report.name, name, place.path(key))
+    return report
+
+
+def read_table(place: Place, report: EvaluationReport, table: str) -> pa.Table:
+    """Read one of `TABLES` that was written with a report.
+
+    Raises:
+        CorruptObjectError: it was changed or lost after it was written.
+        InputError: it has other columns.
+    """
+    return arrow_table(place, table_key(report.name, table), report.tables, place.path(f"{report.name}.json"), TABLES[table])
 
 
 def finished_report(place: Place, name: str, inputs: EvaluationInputs) -> EvaluationReport | None:
-    """The report that is already there, or None.
+    """The report that is already there, proved with its tables; or None.
 
     Raises:
         PlanError: it is there and was measured with other inputs.
+        InputError: a field is missing, unknown or of a wrong type.
+        CorruptObjectError: it or a table was changed or lost after it was written.
     """
     key = f"{name}.json"
     if not place.exists(key):
         return None
-    report = EvaluationReport.parse(place.get_json(key))
+    report = read_report(place, name)
+    check_objects(place, {file: report.tables.get(file, "none") for file in (table_key(name, table) for table in TABLES)}, place.path(key))
     differing = [field for field in EvaluationInputs.model_fields if getattr(report.inputs, field) != getattr(inputs, field)]
     if differing:
         there, now = (", ".join(f"{field} {str(getattr(each, field))[:16]}" for field in differing) for each in (report.inputs, inputs))
@@ -219,14 +263,6 @@ def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: li
         "spliced": worst.spliced,
         "kl_divergence": worst.kl_divergence,
     }
-
-
-def _ipc(columns: dict[str, Any]) -> pa.Buffer:
-    table = pa.table(columns)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
 
 
 def _mean_of_known(values: np.ndarray) -> float | None:

@@ -17,7 +17,7 @@ from sae.architectures.registry import ARCHITECTURES
 from sae.interoperability.origin import Json, Origin
 from sae.interoperability.raw_form import RawForm
 from sae.report.figures import GROUPS, LOSSES
-from sae.report.gather import value_at
+from sae.report.gather import TRAINED, value_at
 from sae.report.numbers import interval_at, shown, shown_interval
 
 CARD_KEY = "README.md"
@@ -105,11 +105,10 @@ def _front_matter(origin: Origin, options: CardOptions) -> Iterator[tuple[str, s
 
 
 def _numbers(origin: Origin) -> Iterator[Json]:
-    measured = origin.evaluation | {key: origin.result[key] for key in ("dead_fraction", "dead_window_vectors") if key in origin.result}
     for figure in (figure for group in (*GROUPS.values(), LOSSES) for figure in group):
-        value = value_at(measured, figure.path)
+        value = value_at(origin.result if figure.path in TRAINED else origin.evaluation, figure.path)
         if value is not None:
-            interval = shown_interval(interval_at(measured, figure.path), figure.style)
+            interval = shown_interval(interval_at(origin.evaluation, figure.path), figure.style)
             yield {
                 "name": _text(figure.name),
                 "value": shown(value, figure.style) + (f" [{interval}]" if interval else ""),

@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sae.dictionary_record import CONFIG_KEY
+from sae.config import Config
+from sae.dictionary_record import describe_dictionary
+from sae.evaluation.report import read_report
+from sae.interpretation.source_directory import read_source
+from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.public_names import public_name
 from sae.storage import Place
+from sae.training.records import RESULT_KEY, read_result
 
 Json = dict[str, Any]
-RUN_DIRECTORY = "dictionaries"
+RUN_DIRECTORY, PLAN_KEY = "dictionaries", "plan.json"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,6 @@ class Origin:
         plan: `plan.json` of its training: the recipe.
         evaluation: the run's evaluation of it.
         explanation: the run's summary of its explained features.
-        store: the manifest of the activations it was trained on.
     """
 
     name: str
@@ -31,7 +35,6 @@ class Origin:
     plan: Json
     evaluation: Json
     explanation: Json
-    store: Json
 
     @property
     def facts(self) -> Json:
@@ -40,35 +43,33 @@ class Origin:
         known = {key: metadata.get(key) or self.result.get(key) for key in ("hookpoint", "subject", "subject_digest", "store_digest")}
         known["target_hookpoint"] = metadata.get("target_hookpoint") or self.result.get("target_hookpoint")
         known["subject"] = public_name(known["subject"], known["subject_digest"])
-        known["context_length"] = (self.store.get("plan") or {}).get("context_length") or metadata.get("context_length")
+        known["context_length"] = metadata.get("context_length")
         parts = str(known["hookpoint"]).split(".")
         known["layer"] = int(parts[1]) if parts[0] == "blocks" and len(parts) > 1 and parts[1].isdigit() else None
         return known
 
 
 def origin_of(dictionary: Place) -> Origin:
-    """Gather the records of the dictionary at a place; those of its run where it lies at `RUN/dictionaries/NAME`."""
+    """Gather the records of the dictionary at a place, proved; those of its run where it lies at `RUN/dictionaries/NAME`.
+
+    Raises:
+        InputError: a field is missing, unknown or of a wrong type.
+        CorruptObjectError: a record was changed after it was written.
+    """
     parent, _, name = dictionary.url.rpartition("/")
     run_url = parent.removesuffix(f"/{RUN_DIRECTORY}") if parent.endswith(f"/{RUN_DIRECTORY}") else None
     run = Place(run_url) if run_url else None
-    own = {key: _json(dictionary, f"{key}.json") for key in ("result", "plan")}
+    record = describe_dictionary(dictionary)
+    explained = run.child("interpretation", name) if run and run.exists(f"interpretation/{name}/{SUMMARY_KEY}") else None
     return Origin(
         name=name,
-        config=dictionary.get_json(CONFIG_KEY),
-        **own,
-        evaluation=_json(run, f"evaluation/{name}.json"),
-        explanation=_json(run, f"interpretation/{name}/summary.json"),
-        store=_store(run),
+        config=_fields(record),
+        result=_fields(read_result(dictionary)) if dictionary.exists(RESULT_KEY) else {},
+        plan=dictionary.get_sealed(PLAN_KEY) if dictionary.exists(PLAN_KEY) else {},
+        evaluation=_fields(read_report(run.child("evaluation"), name)) if run and run.exists(f"evaluation/{name}.json") else {},
+        explanation=_fields(read_source(explained, record.digest)) if explained else {},
     )
 
 
-def _store(run: Place | None) -> Json:
-    elsewhere = _json(run, "config.json").get("store")
-    return _json(Place(elsewhere), "manifest.json") if elsewhere else _json(run, "store/manifest.json")
-
-
-def _json(place: Place | None, key: str) -> Json:
-    if place is None or not place.exists(key):
-        return {}
-    value = place.get_json(key)
-    return value if isinstance(value, dict) else {}
+def _fields(record: Config) -> Json:
+    return record.model_dump(mode="json")

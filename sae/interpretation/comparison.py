@@ -1,25 +1,46 @@
 """Whether one source is explained better than another, or whether their difference is within the noise of features and examples.
 
-`comparison.json`, beside the directories of the sources, holds `rows`: one for each `dictionary`, each other `source` and each of `features` =
-`all`, `single_token`, `multiple_tokens`. `difference` is the median score of the dictionary's features less that of the source's, `interval` its
-95 % bootstrap interval, `within_noise` whether that holds 0, `num` the scored features on either side. The first three are null where a side has
-no scored feature.
+`comparison.json`, next to the directories of the sources, holds `tables`, the SHA-256 of each source's `features.parquet`, and `rows`: one for
+each `dictionary`, each other `source` and each of `features` = `all`, `single_token`, `multiple_tokens`. `difference` is the median score of the
+dictionary's features less that of the source's, `interval` its 95 % bootstrap interval, `within_noise` whether that holds 0, `num` the scored
+features on either side. The first three are null where a side has no scored feature.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import NonNegativeInt
 
 from sae.interpretation.records import SCORING_DRAWS
 from sae.interpretation.sampling import draw_seed
 from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE
-from sae.storage import Place
+from sae.records import Record, get_record, put_record
+from sae.storage import Place, sha256_hex
 
 COMPARISON_KEY = "comparison.json"
 LINE = 120  # characters that most terminals show
 PARTS = {"all": None, "single_token": True, "multiple_tokens": False}
+
+
+class ComparisonRow(Record):
+    """A dictionary against another source."""
+
+    dictionary: str
+    source: str
+    features: Literal["all", "single_token", "multiple_tokens"]
+    num: tuple[NonNegativeInt, NonNegativeInt]
+    difference: float | None
+    interval: tuple[float, float] | None
+    within_noise: bool | None
+
+
+class ComparisonRecord(Record):
+    """`comparison.json`."""
+
+    rows: list[ComparisonRow]
+    tables: dict[str, str]
 
 
 def write_comparison(output: Place, sources: dict[str, bool], seed: int) -> list[dict[str, Any]]:
@@ -31,9 +52,11 @@ def write_comparison(output: Place, sources: dict[str, bool], seed: int) -> list
         seed: of the bootstrap.
     """
     medians: dict[tuple[str, str], tuple[np.ndarray, float, int]] = {}
+    tables = {}
     for name in sources:
-        buffer = pa.BufferReader(output.child(name).open_buffer("features.parquet"))
-        scored = pq.read_table(buffer, columns=["score_draws", "single_token"]).drop_null()
+        buffer = output.child(name).open_buffer("features.parquet")
+        tables[name] = sha256_hex(buffer)
+        scored = pq.read_table(pa.BufferReader(buffer), columns=["score_draws", "single_token"]).drop_null()
         single = scored.column("single_token").to_numpy()
         draws = np.array(scored.column("score_draws").to_pylist(), np.float64).reshape(len(scored), SCORING_DRAWS)
         for part, wanted in PARTS.items():
@@ -43,8 +66,18 @@ def write_comparison(output: Place, sources: dict[str, bool], seed: int) -> list
     for number, dictionary in enumerate(sources):
         others = [name for place, name in enumerate(sources) if sources[dictionary] and name != dictionary and not (sources[name] and place < number)]
         rows += [_compare(dictionary, other, part, medians) for other in others for part in PARTS]
-    output.put_json(COMPARISON_KEY, {"rows": rows})
+    put_record(output, COMPARISON_KEY, ComparisonRecord(rows=[ComparisonRow.parse(row) for row in rows], tables=tables))
     return rows
+
+
+def read_comparison(output: Place) -> ComparisonRecord:
+    """Read `comparison.json`, proved; that it is of the sources that lie there is for the caller to check, by `tables`.
+
+    Raises:
+        InputError: there is none, or a field is missing, unknown or of a wrong type.
+        CorruptObjectError: it was changed after it was written.
+    """
+    return get_record(output, COMPARISON_KEY, ComparisonRecord)
 
 
 def bootstrap_medians(draws: np.ndarray, seed: int) -> np.ndarray:

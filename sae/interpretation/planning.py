@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+from pydantic import ConfigDict
 
 from sae.checkpoint import load_dictionary
 from sae.corpus.packing import TokenCorpus
@@ -16,12 +17,36 @@ from sae.interpretation.records import Budget
 from sae.interpretation.source_directory import SourcePlan
 from sae.interpretation.sources import NEURONS, SourceSpec, examined_features
 from sae.provenance import DescribedDictionaries, check_dictionaries, check_dictionary, described_dictionaries
+from sae.records import Record, as_record
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.subject import SubjectConfig
 
 SPLITS: dict[str, Split] = {"explanation": "train", "scoring": "held_out"}
 SHUFFLED = "shuffled_"
+
+
+class TrainedName(Record):
+    """A dictionary of a run's configuration, by its name."""
+
+    model_config = ConfigDict(extra="ignore")
+    name: str
+
+
+class TrainedNames(Record):
+    """The dictionaries of a run's configuration."""
+
+    model_config = ConfigDict(extra="ignore")
+    dictionaries: list[TrainedName]
+
+
+class RunConfiguration(Record):
+    """`config.json` of a run, as far as a control run is read by it."""
+
+    model_config = ConfigDict(extra="ignore")
+    subject: SubjectConfig
+    store: str | None
+    training: TrainedNames
 
 
 @dataclass(frozen=True)
@@ -103,17 +128,17 @@ def shuffled_sources(budget: Budget, hookpoint: str, store: Store, subject: Subj
     if budget.controls.shuffled_run is None:
         return []
     run = Place(budget.controls.shuffled_run)
-    config = run.get_json("config.json")
-    shuffled = SubjectConfig.parse(config["subject"])
+    config = as_record(RunConfiguration, run.get_json("config.json"), run.path("config.json"), may_lack=True)
+    shuffled = config.subject
     if shuffled.shuffle_seed is None or shuffled.absolute() != subject.absolute().model_copy(update={"shuffle_seed": shuffled.shuffle_seed}):
         raise ConfigError(f"{run.url} was made with {shuffled}, expected this run's subject with a shuffle_seed: make it anew, or leave it out")
-    other = Store(Place(config["store"]) if config.get("store") else run.child("store"))
+    other = Store(Place(config.store) if config.store else run.child("store"))
     if other.plan.corpus_digest != store.plan.corpus_digest or hookpoint not in other.plan.hookpoints:
         raise PlanError(f"{run.url} was harvested from another text or hookpoint than {store.place.url}: give it the same corpus and hookpoints")
     specs = []
-    for dictionary in config["training"]["dictionaries"]:
-        place = run.child("dictionaries", dictionary["name"])
-        name, record = SHUFFLED + dictionary["name"], describe_dictionary(place)
+    for dictionary in config.training.dictionaries:
+        place = run.child("dictionaries", dictionary.name)
+        name, record = SHUFFLED + dictionary.name, describe_dictionary(place)
         check_dictionary(name, place.url, record, other.plan, other.manifest.digest, other.place.url)
         if record.metadata.hookpoint != hookpoint:
             raise PlanError(f"{place.url} encodes {record.metadata.hookpoint!r}, and the dictionaries here {hookpoint!r}: train one of it there")

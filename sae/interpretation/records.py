@@ -73,6 +73,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sae.config import Config, Seed
 from sae.interpretation.controls import ControlsConfig
 
+EXPLANATIONS_KEY = "llm_explanations.parquet"  # of a source, where a language model was asked (`language_model.records`)
 NUM_INTERVALS = 12
 SCORING_DRAWS = 3  # times that the examples of a score are drawn, to see how much it hangs on the draw
 KINDS = ("top", "interval", "random", "out_of_context", "hard_negative")

@@ -1,5 +1,6 @@
 """The directory of one source: begun with its plan, filled in any order, finished by its summary (`records` shows it)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae.config import Config
-from sae.errors import PlanError
+from sae.errors import CorruptObjectError, PlanError
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget
 from sae.interpretation.sources import SourceSpec
 from sae.interpretation.summary import summarise
+from sae.interpretation.summary_record import SUMMARY_KEY, SourceSummary, put_summary, read_summary
+from sae.records import check_name, check_objects, digests_of, get_record, put_record
 from sae.storage import Place
+from sae.tables import ipc_bytes, parquet_table
 
-PLAN_KEY, SUMMARY_KEY = "plan.json", "summary.json"
+PLAN_KEY = "plan.json"
 FEATURES_KEY, EXAMPLES_KEY = "features.parquet", "examples.parquet"
 SCRATCH = "scratch"
 FIRINGS = f"{SCRATCH}/firings"
@@ -39,11 +43,12 @@ def start_source(place: Place, plan: SourcePlan) -> None:
 
     Raises:
         PlanError: the directory holds the work of another plan; the message names the differing fields.
+        InputError, CorruptObjectError: the plan there was changed.
     """
     if not place.exists(PLAN_KEY):
-        place.put_json(PLAN_KEY, plan.model_dump(mode="json"))
+        put_record(place, PLAN_KEY, plan)
         return
-    found, wanted = (_flat(each) for each in (place.get_json(PLAN_KEY), plan.model_dump(mode="json")))
+    found, wanted = (_flat(each.model_dump(mode="json")) for each in (get_record(place, PLAN_KEY, SourcePlan), plan))
     differing = [f"{key} (there {_short(found.get(key))}, now {_short(value)})" for key, value in wanted.items() if found.get(key) != value]
     if differing:
         raise PlanError(f"{place.url} was interpreted with another plan: {'; '.join(differing)}. Choose another output, or delete it")
@@ -56,10 +61,7 @@ def firings_key(used_for: str, chunk: int) -> str:
 
 def put_table(place: Place, key: str, table: pa.Table) -> None:
     """Write a table as one Arrow IPC file."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    place.put(key, sink.getvalue())
+    place.put(key, ipc_bytes(table))
 
 
 def get_table(place: Place, key: str) -> pa.Table:
@@ -92,9 +94,65 @@ def finish_source(place: Place, spec: SourceSpec, plan: SourcePlan, first_rows: 
     place.put(FEATURES_KEY, _parquet([features], FEATURES_SCHEMA))
     place.put(EXAMPLES_KEY, _parquet((get_table(place, _part_key(row, "examples")) for row in first_rows), EXAMPLES_SCHEMA))
     summary = summarise(features.combine_chunks(), spec, plan.hookpoint, plan.budget) | text
-    place.put_json(SUMMARY_KEY, summary)
+    written = put_summary(place, summary | {"tables": digests_of(place, (PLAN_KEY, FEATURES_KEY, EXAMPLES_KEY))})
     clear_scratch(place)
+    return written
+
+
+def finished_source(place: Place, plan: SourcePlan) -> dict[str, Any]:
+    """The summary of a finished source, proved with its plan and tables.
+
+    Raises:
+        InputError: a field is missing, unknown or of a wrong type.
+        CorruptObjectError: it, the plan or a table was changed or lost after it was written, or is of another source or plan.
+    """
+    summary = read_summary(place)
+    check_objects(place, {key: summary.tables.get(key, "none") for key in (PLAN_KEY, FEATURES_KEY, EXAMPLES_KEY)}, place.path(SUMMARY_KEY))
+    if (summary.kind, summary.config) != (plan.kind, plan.budget):
+        raise CorruptObjectError(f"{place.path(SUMMARY_KEY)} is of another plan than {PLAN_KEY}. Delete {place.url} and interpret again")
+    return summary.model_dump(mode="json")
+
+
+def read_source(place: Place, dictionary_digest: str | None = None) -> SourceSummary:
+    """The summary of a source, proved with its plan; its tables are proved where they are read.
+
+    Args:
+        place: of the source.
+        dictionary_digest: of the dictionary that has its name, if there is one.
+
+    Raises:
+        InputError: a field is missing, unknown or of a wrong type.
+        CorruptObjectError: summary or plan was changed after it was written, or is of another source or dictionary.
+    """
+    summary, where = read_summary(place), place.path(PLAN_KEY)
+    check_objects(place, {PLAN_KEY: summary.tables.get(PLAN_KEY, "none")}, place.path(SUMMARY_KEY))
+    plan = get_record(place, PLAN_KEY, SourcePlan)
+    check_name(plan.name, summary.source, where)
+    if dictionary_digest is not None and plan.source_digest != dictionary_digest:
+        raise CorruptObjectError(
+            f"{where} is of a dictionary with the digest {plan.source_digest[:12]!r}, and {plan.name!r} has {dictionary_digest[:12]!r}. "
+            f"Delete {place.url} and interpret again, or use the right dictionary"
+        )
     return summary
+
+
+def features_table(place: Place, tables: Mapping[str, str], features: Sequence[int] | None = None) -> pa.Table:
+    """Read `features.parquet` of a source, proved; with `features`, the rows of those alone.
+
+    Args:
+        place: of the source.
+        tables: digests of its summary.
+        features: by their index in the source.
+
+    Raises:
+        InputError, CorruptObjectError: as `sae.tables.parquet_table`.
+    """
+    return parquet_table(place, FEATURES_KEY, tables, place.path(SUMMARY_KEY), FEATURES_SCHEMA, features)
+
+
+def examples_table(place: Place, tables: Mapping[str, str], features: Sequence[int] | None = None) -> pa.Table:
+    """Read `examples.parquet` of a source, proved; arguments and errors as of `features_table`."""
+    return parquet_table(place, EXAMPLES_KEY, tables, place.path(SUMMARY_KEY), EXAMPLES_SCHEMA, features)
 
 
 def clear_scratch(place: Place) -> None:

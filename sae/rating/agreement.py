@@ -14,6 +14,7 @@ from sae.interpretation.sampling import draw_seed
 from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE, pearson, ranks, spearman
 from sae.rating.deck import DECK_KEY, Deck, read_deck
 from sae.rating.records import KeptRating, Ratings, latest, raters_of
+from sae.records import open_proved
 from sae.storage import Place, sha256_hex
 
 MIN_PAIRS = 3  # a correlation of fewer says nothing
@@ -149,8 +150,10 @@ def explanation_scores(run: Place, deck: Deck) -> dict[Feature, float]:
     scores: dict[Feature, float] = {}
     for source in deck.sources:
         wanted = [card["feature"] for card in deck.cards if card["source"] == source]
-        buffer = pa.BufferReader(run.open_buffer(f"interpretation/{source}/features.parquet"))
-        table = pq.read_table(buffer, columns=["feature", "score_spearman"], filters=pc.field("feature").isin(pa.array(wanted, pa.uint32())))
+        buffer = open_proved(run.child("interpretation", source), "features.parquet", deck.sources[source], run.path(DECK_KEY))
+        table = pq.read_table(
+            pa.BufferReader(buffer), columns=["feature", "score_spearman"], filters=pc.field("feature").isin(pa.array(wanted, pa.uint32()))
+        )
         scores |= {(source, row["feature"]): row["score_spearman"] for row in table.to_pylist() if row["score_spearman"] is not None}
     return scores
 

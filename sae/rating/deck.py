@@ -8,19 +8,20 @@ effect]. No absolute activation is shown, nor where in the text an example stand
 """
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sae.config import Config, Seed
 from sae.errors import InputError, PlanError
 from sae.interpretation.sampling import draw_seed
 from sae.rating.packing import TokenNumbers, pairs
-from sae.storage import Place, sha256_hex, to_json
+from sae.records import Record, as_record, open_proved
+from sae.storage import Place, parse_json, sealed, sha256_hex, to_json, unsealed
 
 Json = dict[str, Any]
 DECK_KEY = "ratings/deck.json"
@@ -35,6 +36,48 @@ class DeckConfig(Config):
     seed: Seed = Field(0, description="of the sample and of the order of the cards")
 
 
+class ShownExample(Record):
+    """One example on a card."""
+
+    k: NonNegativeInt
+    c: NonNegativeInt
+    t: list[NonNegativeInt]
+    a: list[NonNegativeInt]
+
+
+class ShownCard(Record):
+    """What a rater may see of a card."""
+
+    x: list[ShownExample]
+    u: list[tuple[str, float]]
+    b: list[tuple[str, float]]
+
+
+class Card(Record):
+    """A card."""
+
+    source: str
+    feature: NonNegativeInt
+    shown: ShownCard
+
+
+class DeckRecord(Record):
+    """`ratings/deck.json`."""
+
+    config: DeckConfig
+    tokens: list[str]
+    cards: list[Card]
+    sources: dict[str, str]
+
+    @model_validator(mode="after")
+    def _holds_what_its_cards_show(self) -> Self:
+        if any(card.source not in self.sources for card in self.cards):
+            raise ValueError("a card is of a source that the deck does not name")
+        if any(number >= len(self.tokens) for card in self.cards for example in card.shown.x for number in example.t):
+            raise ValueError("a card shows a token that the deck does not hold")
+        return self
+
+
 class Deck:
     """A deck as it was written.
 
@@ -46,12 +89,12 @@ class Deck:
         sources: for each source the SHA-256 of the `features.parquet` it was drawn from.
     """
 
-    def __init__(self, data: bytes, value: Json) -> None:
+    def __init__(self, data: bytes, record: DeckRecord) -> None:
         self.digest = sha256_hex(data)
-        self.config = DeckConfig(**value["config"])
-        self.tokens: list[str] = value["tokens"]
-        self.cards: list[Json] = value["cards"]
-        self.sources: dict[str, str] = value["sources"]
+        self.config = record.config
+        self.tokens: list[str] = record.tokens
+        self.cards: list[Json] = [card.model_dump(mode="json") for card in record.cards]
+        self.sources: dict[str, str] = record.sources
 
     def feature(self, card: int) -> tuple[str, int]:
         """Source and index of the feature on a card."""
@@ -65,16 +108,17 @@ class Deck:
 
 
 def read_deck(run: Place) -> Deck:
-    """The deck of a run.
+    """The deck of a run, proved.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: there is none, or it is not a deck of this version.
+        CorruptObjectError: it was changed after it was written.
     """
-    data = run.get(DECK_KEY)
+    data, where = run.get(DECK_KEY), run.path(DECK_KEY)
     try:
-        return Deck(data, run.get_json(DECK_KEY))
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{run.path(DECK_KEY)} is not a deck of this release: move {run.path('ratings')} away and rate again") from None
+        return Deck(data, as_record(DeckRecord, unsealed(parse_json(data, where), where), where))
+    except InputError as error:
+        raise InputError(f"{error}; or move {run.path('ratings')} away and rate again") from None
 
 
 def make_deck(run: Place, token_texts: list[str] | None, config: DeckConfig) -> Deck:
@@ -98,7 +142,7 @@ def make_deck(run: Place, token_texts: list[str] | None, config: DeckConfig) -> 
         raise InputError(f"no interpreted feature of {run.url} has a score to compare people with: interpret more text first")
     packed = {name: iter(_pack(run, name, features, tokens)) for name, features in drawn.items()}
     cards = [{"source": name, **next(packed[name])} for name in order]
-    data = to_json({"config": config.model_dump(), "tokens": tokens.texts, "sources": sources, "cards": cards})
+    data = to_json(sealed({"config": config.model_dump(), "tokens": tokens.texts, "sources": sources, "cards": cards}))
     if not run.put_new(DECK_KEY, data):
         raise PlanError(f"{run.path(DECK_KEY)} is there already and differs: rate it as it is, or move {run.path('ratings')} away")
     return read_deck(run)
@@ -114,11 +158,18 @@ def sources_of(run: Place) -> dict[str, str]:
     names = [key.split("/")[1] for key in keys if key.count("/") == 2 and key.endswith("/summary.json")]
     if not names:
         raise InputError(f"{run.url} holds no interpreted source, so there is nothing to rate: `monosem interpret` comes first")
-    return {name: sha256_hex(run.open_buffer(f"interpretation/{name}/features.parquet")) for name in names}
+    return {name: sha256_hex(_proved(run.child("interpretation", name), "features.parquet")) for name in names}
+
+
+def _proved(source: Place, key: str) -> pa.Buffer:
+    """A table of a source, by the digest in its summary."""
+    tables = source.get_sealed("summary.json").get("tables")
+    return open_proved(source, key, tables.get(key) if isinstance(tables, dict) else None, source.path("summary.json"))
 
 
 def _draw(run: Place, source: str, config: DeckConfig) -> list[int]:
-    table = pq.read_table(pa.BufferReader(run.open_buffer(f"interpretation/{source}/features.parquet")), columns=["feature", "score_spearman"])
+    buffer = _proved(run.child("interpretation", source), "features.parquet")
+    table = pq.read_table(pa.BufferReader(buffer), columns=["feature", "score_spearman"])
     scored = table.filter(pc.is_valid(table["score_spearman"]))["feature"].to_numpy()
     draw = np.random.default_rng(draw_seed(config.seed, "deck", source))
     return [int(feature) for feature in draw.permutation(scored)[: config.features_per_source]]
@@ -134,9 +185,9 @@ def _order(counts: dict[str, int], seed: int) -> list[str]:
 def _pack(run: Place, source: str, features: list[int], tokens: TokenNumbers) -> list[Json]:
     wanted = pc.field("feature").isin(pa.array(features, pa.uint32()))
     place = run.child("interpretation", source)
-    rows = {row["feature"]: row for row in pq.read_table(pa.BufferReader(place.open_buffer("features.parquet")), filters=wanted).to_pylist()}
+    rows = {row["feature"]: row for row in pq.read_table(pa.BufferReader(_proved(place, "features.parquet")), filters=wanted).to_pylist()}
     columns = ["feature", "kind", "interval", "used_for", "peak", "tokens", "activations"]
-    table = pq.read_table(pa.BufferReader(place.open_buffer("examples.parquet")), columns=columns, filters=wanted)
+    table = pq.read_table(pa.BufferReader(_proved(place, "examples.parquet")), columns=columns, filters=wanted)
     examples: dict[int, list[Json]] = {feature: [] for feature in features}
     for example in table.filter(pc.equal(table["used_for"], "explanation")).to_pylist():
         examples[example["feature"]].append(example)

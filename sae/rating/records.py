@@ -8,13 +8,14 @@ once none is lost. Fields: those of `Rating`, and `rater`, `deck` (digest of the
 import re
 from datetime import UTC, datetime
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sae.config import Config
-from sae.errors import InputError
+from sae.errors import CorruptObjectError, InputError
 from sae.rating.deck import Deck
 from sae.rating.rubric import total
-from sae.storage import Place, to_json
+from sae.records import as_record
+from sae.storage import Place, parse_json, sealed, to_json, unsealed
 
 RATER_NAME = r"[a-z0-9][a-z0-9_\-]{0,39}"  # the hyphen escaped as browsers ask
 MAX_TEXT = 2000  # characters of an interpretation
@@ -75,7 +76,7 @@ class Ratings:
         if rater not in self._next:
             self._admit(rater)
         kept = KeptRating(**rating.model_dump(), rater=rater, deck=self.deck.digest, written=datetime.now(UTC).isoformat(timespec="microseconds"))
-        data = to_json(kept.model_dump())
+        data = to_json(sealed(kept.model_dump()))
         while self._next[rater] < MAX_ROUNDS * len(self.deck.cards):
             written = self.run.put_new(f"ratings/{rater}/{self._next[rater]:06d}.json", data)
             self._next[rater] += 1
@@ -109,14 +110,13 @@ def latest(ratings: list[KeptRating]) -> dict[int, KeptRating]:
 
 
 def _read(key: str, data: bytes, run: Place, deck: Deck) -> KeptRating:
+    where = run.path(key)
     try:
-        rating = KeptRating.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "JSON"
-        raise InputError(
-            f"{run.path(key)} is not a rating ({field}: {first['msg']}): it was damaged or not written by this tool; remove it"
-        ) from None
+        rating = as_record(KeptRating, unsealed(parse_json(data, where), where), where)
+    except (InputError, CorruptObjectError) as error:
+        raise InputError(f"{where} is not a rating: {error}; or remove it") from None
+    if rating.rater != key.split("/")[-2]:
+        raise InputError(f"{where} was given by {rating.rater!r}, and its directory is another rater's: remove it, or move it back")
     if rating.deck != deck.digest or rating.card >= len(deck.cards):
-        raise InputError(f"{run.path(key)} rates a card of another deck than {run.path('ratings/deck.json')}: remove one of the two")
+        raise InputError(f"{where} rates a card of another deck than {run.path('ratings/deck.json')}: remove one of the two")
     return rating

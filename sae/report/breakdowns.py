@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
-from sae.errors import InputError
 from sae.report import breakdown_plots
 from sae.report.charts import Drawing
 from sae.report.gather import RunRecord, TrainedDictionary, value_at
@@ -13,11 +11,6 @@ from sae.report.numbers import shown
 from sae.report.training_charts import legend_and_colors
 
 WORST_SHOWN = 12
-COLUMNS = {
-    "positions": ("position", "predictions", "clean", "spliced"),
-    "losses": ("low", "high", "predictions", "loss_recovered_zero", "kl_divergence"),
-    "worst": ("position", "context", "next_token", "clean", "spliced", "kl_divergence"),
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def worst_predictions(record: RunRecord) -> list[Worst]:
         figures = value_at(each.evaluation, "worst_percent")
         if "worst" not in each.tables or not figures:
             continue
-        share = figures.get("share_of_kl")
+        share = figures["share_of_kl"]
         part = f" and hold {shown(share, 'share')} of all KL divergence" if share is not None else ""
         says = (
             f"The worst 1 % are {figures['num_predictions']:,} predictions: each changes by at least {shown(figures['kl_threshold'], 'fixed')} nats, "
@@ -86,32 +79,24 @@ def worst_predictions(record: RunRecord) -> list[Worst]:
                 f"{row['position']:,}",
                 *(shown(row[key], "fixed") for key in ("clean", "spliced", "kl_divergence")),
             )
-            for row in _table(each, "worst").slice(0, WORST_SHOWN).to_pylist()
+            for row in each.tables["worst"].slice(0, WORST_SHOWN).to_pylist()
         ]
         found.append(Worst(each.name, each.color, says, rows))
     return found
 
 
-def _table(dictionary: TrainedDictionary, name: str) -> pa.Table:
-    table = dictionary.tables[name]
-    absent = [column for column in COLUMNS[name] if column not in table.column_names]
-    if absent:
-        raise InputError(f"evaluation/{dictionary.name}.{name}.arrow has no column {', '.join(absent)}: evaluate again with this release")
-    return table
-
-
 def _line(dictionary: TrainedDictionary, color: int, loss: str) -> breakdown_plots.Line:
-    known = [(row["position"], row[loss]) for row in _table(dictionary, "positions").to_pylist() if row[loss] is not None]
+    known = [(row["position"], row[loss]) for row in dictionary.tables["positions"].to_pylist() if row[loss] is not None]
     return breakdown_plots.Line(dictionary.name, color, [x for x, _ in known], [y for _, y in known])
 
 
 def _ranges(dictionary: TrainedDictionary, color: int) -> breakdown_plots.Line:
-    rows = [row for row in _table(dictionary, "losses").to_pylist() if row["predictions"] and row["kl_divergence"] is not None]
+    rows = [row for row in dictionary.tables["losses"].to_pylist() if row["predictions"] and row["kl_divergence"] is not None]
     middles = [(row["low"] + row["high"]) / 2 if np.isfinite(row["high"]) else row["low"] + 1 for row in rows]
     return breakdown_plots.Line(dictionary.name, color, middles, [row["kl_divergence"] for row in rows])
 
 
 def _quantiles(dictionary: TrainedDictionary, color: int) -> breakdown_plots.Line | None:
-    known = value_at(dictionary.evaluation, "kl_divergence.quantiles") or {}
-    values = [known[key] for key in ("p50", "p90", "p99") if known.get(key)]
+    known = [value_at(dictionary.evaluation, f"kl_divergence.quantiles.{key}") for key in ("p50", "p90", "p99")]
+    values = [value for value in known if value]
     return breakdown_plots.Line(dictionary.name, color, values, values) if len(values) == 3 else None

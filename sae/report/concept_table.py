@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sae.errors import InputError
 from sae.report.gather import Json, RunRecord
 from sae.report.numbers import Cell, shown, shown_interval
 
@@ -28,17 +27,8 @@ class ConceptTable:
 
 
 def concept_table(record: RunRecord) -> ConceptTable | None:
-    """The table of `concepts.json` (`sae.concepts.report` describes it); None where concepts were not detected.
-
-    Raises:
-        InputError: it is not of this release.
-    """
-    if record.concepts is None:
-        return None
-    try:
-        return _table(record.concepts)
-    except (KeyError, TypeError, StopIteration) as error:
-        raise InputError(f"concepts/concepts.json lacks {error}: detect concepts again with this release, or remove it") from None
+    """The table of `concepts.json` (`sae.concepts.report` describes it); None where concepts were not detected."""
+    return None if record.concepts is None else _table(record.concepts)
 
 
 def _table(concepts: Json) -> ConceptTable:

@@ -18,17 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sae.config import Config, Seed
+from sae.interpretation.source_directory import examples_table, features_table
 from sae.rating.packing import TokenNumbers, pairs
 from sae.report.gather import ExplainedSource
-from sae.report.held_out import check_columns, packed_figures, packed_near
+from sae.report.held_out import packed_figures, packed_near
 from sae.report.words import packed_words, words_of
-from sae.storage import Place
+from sae.storage import Place, parse_json
 
 SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3, "hard_negative": 4}
 
@@ -98,12 +96,11 @@ def _pack_source(
     run: Place, source: ExplainedSource, tokens: TokenNumbers, config: BrowserConfig, budget: int, said: Said
 ) -> tuple[list[dict[str, Any]], int]:
     chosen = choose_features(source, config, [feature for name, feature in said if name == source.name])
-    words = words_of(run, source.name, chosen)
+    words = words_of(run, source, chosen)
     place = run.child("interpretation", source.name)
-    table = _read(place, "features.parquet", chosen)
-    check_columns(table, place.path("features.parquet"))
-    details = {row["feature"]: row for row in table.to_pylist()}
-    examples = _read(place, "examples.parquet", chosen)
+    tables = source.summary["tables"]
+    details = {row["feature"]: row for row in features_table(place, tables, chosen).to_pylist()}
+    examples = examples_table(place, tables, chosen)
     starts = dict(_runs(examples["feature"].to_numpy()))
     features, used = [], 0
     for feature in chosen:
@@ -126,11 +123,6 @@ def _pack_source(
     return features, used
 
 
-def _read(place: Place, key: str, features: list[int]) -> pa.Table:
-    table = pq.read_table(pa.BufferReader(place.open_buffer(key)), filters=pc.field("feature").isin(pa.array(features, pa.uint32())))
-    return table.combine_chunks()
-
-
 def _runs(values: np.ndarray) -> Iterable[tuple[int, tuple[int, int]]]:
     """Each value of a sorted column with the range of rows that hold it."""
     unique, first = np.unique(values, return_index=True)
@@ -139,7 +131,7 @@ def _runs(values: np.ndarray) -> Iterable[tuple[int, tuple[int, int]]]:
 
 
 def _pack_feature(row: dict[str, Any], examples: list[dict[str, Any]], tokens: TokenNumbers, config: BrowserConfig) -> dict[str, Any]:
-    patterns = json.loads(row["patterns"])["patterns"] if row["patterns"] else []
+    patterns = parse_json(row["patterns"], f"patterns of feature {row['feature']}")["patterns"] if row["patterns"] else []
     histogram = row["activation_histogram"] or {"counts": []}
     maximum = row["max_activation"]
     return {

@@ -1,15 +1,25 @@
-"""Reading a run directory: whatever its stages have left so far, and its sum, `summary.json`."""
+"""Reading a run directory: whatever its stages have left so far, proved, and its sum, `summary.json`."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sae.errors import InputError
+from sae.concepts.report import REPORT_KEY, read_concepts
+from sae.corpus.packing import TokenCorpus
+from sae.dictionary_record import CONFIG_KEY, DictionaryRecord, describe_dictionary
+from sae.errors import CorruptObjectError, InputError
+from sae.evaluation.report import read_report, read_table
+from sae.interpretation.comparison import COMPARISON_KEY, ComparisonRecord, read_comparison
+from sae.interpretation.source_directory import features_table, read_source
+from sae.interpretation.summary_record import SUMMARY_KEY
+from sae.provenance import check_dictionary
+from sae.records import check_name
+from sae.report.run_records import RunSummary, read_configuration, read_stages
 from sae.storage import Place
+from sae.store.manifest import StoreManifest, read_manifest
+from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, read_events, read_log, read_result
 
 Json = dict[str, Any]
 NOT_DICTIONARIES = {"state"}
@@ -26,6 +36,7 @@ EVALUATED = (
     "silent_fraction",
     "num_tokens",
 )
+TRAINED = ("dead_fraction", "dead_window_vectors")  # figures that training measures, on its last vectors
 EXPLAINED = ("explanation_score_median", "explanation_score_interval", "num_examined", "num_live", "num_scored")
 LABELS = {
     "neurons": "neurons",
@@ -62,12 +73,6 @@ class TrainedDictionary:
     events: list[Json]
     evaluation: Json | None
     tables: dict[str, pa.Table] = field(default_factory=dict)
-
-    @property
-    def figures(self) -> Json:
-        """What was measured of it: on held-out text, and by its training how many features are dead."""
-        trained = {key: value for key in ("dead_fraction", "dead_window_vectors") if (value := value_at(self.result, key)) is not None}
-        return (self.evaluation or {}) | trained
 
 
 @dataclass(frozen=True)
@@ -139,30 +144,34 @@ class RunRecord:
 
 
 def gather(run: Place) -> RunRecord:
-    """Read a run directory.
+    """Read a run directory. Everything is proved, and compared with what it must belong to.
 
     Raises:
-        InputError: nothing that a report could show is there.
+        InputError: nothing that a report could show is there; or a field is missing, unknown or of a wrong type.
+        CorruptObjectError: an object was changed after it was written, or two objects are of different runs.
+        HookpointError, PlanError, WidthError: a dictionary does not belong to the store.
     """
     keys = set(run.list())
-    config = _json(run, keys, "config.json")
-    names = _dictionary_names(keys, config)
-    dictionaries = [_read_dictionary(run, keys, name, color) for color, name in enumerate(names)]
-    interpreted = [_read_source(run, name, names) for name in _names(keys, "interpretation/", "/summary.json")]
+    config = read_configuration(run)
+    names = _dictionary_names(keys, [each.name for each in config[1].training.dictionaries] if config else [])
+    manifest = _store_manifest(run, config[1].store if config else None)
+    dictionaries = [_read_dictionary(run, keys, name, color, manifest) for color, name in enumerate(names)]
+    interpreted = [_read_source(run, name, dictionaries) for name in _names(keys, "interpretation/", f"/{SUMMARY_KEY}")]
     order = {name: place for place, name in enumerate((*names, *LABELS))}
     sources = sorted(interpreted, key=lambda source: (source.control, order.get(source.name, len(order)), source.name))
     if not dictionaries and not sources:
         raise InputError(f"{run.url} holds no dictionary, evaluation or interpretation: check the path, or run `monosem run` first")
+    stages, concepts = read_stages(run), run.child("concepts")
     return RunRecord(
         name=run.url.rsplit("/", 1)[-1],
-        corpus=_json(run, keys, "corpus/manifest.json"),
-        store=_store_manifest(run, keys, config),
+        corpus=TokenCorpus(run.child("corpus")).manifest.model_dump(mode="json") if "corpus/manifest.json" in keys else None,
+        store=manifest[0].model_dump(mode="json", exclude={"shards"}) if manifest else None,
         dictionaries=dictionaries,
         sources=sources,
-        config=config,
-        stages=_json(run, keys, "stages.json"),
-        comparison=_json(run, keys, "interpretation/comparison.json"),
-        concepts=_json(run, keys, "concepts/concepts.json"),
+        config=config[0] if config else None,
+        stages=stages.model_dump(mode="json") if stages else None,
+        comparison=_read_comparison(run, sources) if f"interpretation/{COMPARISON_KEY}" in keys else None,
+        concepts=read_concepts(concepts).model_dump(mode="json") if f"concepts/{REPORT_KEY}" in keys else None,
     )
 
 
@@ -182,62 +191,75 @@ def summarise(
         InputError: the run holds nothing to sum up.
     """
     record = gather(run)
-    recorded = record.stages or {}
-    costs = list(recorded.get("stages", {}).values())
-    return {
-        "dictionaries": [_summary_of(dictionary, record) for dictionary in record.dictionaries],
-        "baselines": {source.name: _explained(source) for source in record.sources if source.control},
-        "wall_seconds": wall_seconds if wall_seconds is not None or not costs else sum(cost["seconds"] for cost in costs),
-        "peak_rss_bytes": peak_rss_bytes if peak_rss_bytes is not None or not costs else max(cost["peak_rss_bytes"] for cost in costs),
-        "versions": versions or recorded.get("versions", {}),
-        "seeds": seeds or recorded.get("seeds", {}),
-    }
+    recorded = record.stages or {"stages": {}, "versions": {}, "seeds": {}}
+    costs = list(recorded["stages"].values())
+    summary = RunSummary.parse(
+        {
+            "dictionaries": [_summary_of(dictionary, record) for dictionary in record.dictionaries],
+            "baselines": {source.name: _explained(source) for source in record.sources if source.control},
+            "wall_seconds": wall_seconds if wall_seconds is not None or not costs else sum(cost["seconds"] for cost in costs),
+            "peak_rss_bytes": peak_rss_bytes if peak_rss_bytes is not None or not costs else max(cost["peak_rss_bytes"] for cost in costs),
+            "versions": versions or recorded["versions"],
+            "seeds": seeds or recorded["seeds"],
+        }
+    )
+    return summary.model_dump(mode="json")
 
 
 def value_at(values: Json | None, path: str) -> Any:
-    """The value at a dotted path, or None where it leads nowhere."""
-    value: Any = values
+    """The value at a dotted path; None where nothing was measured (`values` is None or empty), or where a value on the path is null.
+
+    Raises:
+        InputError: the path leads nowhere: a figure was renamed.
+    """
+    value: Any = values or None
     for key in path.split("."):
-        if not isinstance(value, dict):
+        if value is None:
             return None
-        value = value.get(key)
+        if not isinstance(value, dict) or key not in value:
+            raise InputError(f"a record of the run has no figure {path!r}. Run the stage that writes it again with this version")
+        value = value[key]
     return value
 
 
+def figure_of(dictionary: TrainedDictionary, path: str) -> Any:
+    """A figure of a dictionary: measured on held-out text, or by its training; None where that has not run or it is not defined.
+
+    Raises:
+        InputError: as `value_at`.
+    """
+    return value_at(dictionary.result if path in TRAINED else dictionary.evaluation, path)
+
+
 def _summary_of(dictionary: TrainedDictionary, record: RunRecord) -> Json:
-    config, report = dictionary.config or {}, dictionary.evaluation or {}
+    config, report = dictionary.config, dictionary.evaluation
     source = next((source for source in record.sources if source.name == dictionary.name), None)
     return {
         "name": dictionary.name,
-        "architecture": config.get("architecture", report.get("architecture")),
-        "d_in": config.get("d_in", report.get("d_in")),
-        "d_sae": value_at(config, "config.d_sae") or report.get("d_sae"),
+        "architecture": value_at(config or report, "architecture"),
+        "d_in": value_at(config or report, "d_in"),
+        "d_sae": value_at(config, "config.d_sae") if config else value_at(report, "d_sae"),
         "vectors": value_at(dictionary.result, "vectors"),
         "training_seconds": value_at(dictionary.result, "wall_seconds"),
-        **{key: dictionary.figures.get(key) for key in EVALUATED},
+        **{key: figure_of(dictionary, key) for key in EVALUATED},
         **_explained(source),
     }
 
 
 def _explained(source: ExplainedSource | None) -> Json:
-    return {key: source.summary.get(key) if source else None for key in EXPLAINED}
+    return {key: value_at(source.summary, key) if source else None for key in EXPLAINED}
 
 
-def _dictionary_names(keys: set[str], config: Json | None) -> list[str]:
+def _dictionary_names(keys: set[str], configured: list[str]) -> list[str]:
     """The dictionaries in the order of the configuration, then others by name."""
-    trained = _names(keys, "dictionaries/", "/config.json") | _names(keys, "dictionaries/", "/training.jsonl")
-    configured = [dictionary.get("name") for dictionary in value_at(config, "training.dictionaries") or []]
+    trained = _names(keys, "dictionaries/", f"/{CONFIG_KEY}") | _names(keys, "dictionaries/", f"/{LOG_KEY}")
     found = (trained | _names(keys, "evaluation/", ".json")) - NOT_DICTIONARIES
     return sorted(found, key=lambda name: (configured.index(name) if name in configured else len(configured), name))
 
 
-def _store_manifest(run: Place, keys: set[str], config: Json | None) -> Json | None:
-    elsewhere = (config or {}).get("store")
-    if not elsewhere:
-        return _json(run, keys, "store/manifest.json")
-    store = Place(elsewhere)
-    manifest: Json | None = store.get_json("manifest.json") if store.exists("manifest.json") else None
-    return manifest
+def _store_manifest(run: Place, elsewhere: str | None) -> tuple[StoreManifest, str] | None:
+    store = Place(elsewhere) if elsewhere else run.child("store")
+    return (read_manifest(store), store.url) if store.exists("manifest.json") else None
 
 
 def _names(keys: set[str], prefix: str, suffix: str) -> set[str]:
@@ -245,55 +267,66 @@ def _names(keys: set[str], prefix: str, suffix: str) -> set[str]:
     return {name for name in found if "/" not in name}
 
 
-def _json(run: Place, keys: set[str], key: str) -> Json | None:
-    return run.get_json(key) if key in keys else None
-
-
-def _json_lines(run: Place, keys: set[str], key: str) -> list[Json]:
-    if key not in keys:
-        return []
-    try:
-        return [json.loads(line) for line in run.get(key).decode().splitlines() if line.strip()]
-    except ValueError as error:
-        raise InputError(f"{run.path(key)} is not JSON lines ({error}): it was damaged; train the dictionary again or remove it") from None
-
-
-def _read_dictionary(run: Place, keys: set[str], name: str, color: int) -> TrainedDictionary:
+def _read_dictionary(run: Place, keys: set[str], name: str, color: int, manifest: tuple[StoreManifest, str] | None) -> TrainedDictionary:
+    place, evaluation = run.child("dictionaries", name), run.child("evaluation")
+    there = {key for key in (CONFIG_KEY, RESULT_KEY, LOG_KEY, EVENTS_KEY) if f"dictionaries/{name}/{key}" in keys}
+    record = describe_dictionary(place) if CONFIG_KEY in there else None
+    if record and manifest:
+        check_dictionary(name, place.url, record, manifest[0].plan, manifest[0].digest, manifest[1])
+    result = read_result(place) if RESULT_KEY in there else None
+    if result:
+        check_name(result.name, name, place.path(RESULT_KEY))
+    report = read_report(evaluation, name) if f"evaluation/{name}.json" in keys else None
+    if report:
+        _check_measured(name, report.inputs.dictionary_digest, record, evaluation.path(f"{name}.json"))
     return TrainedDictionary(
         name=name,
         color=color,
-        config=_json(run, keys, f"dictionaries/{name}/config.json"),
-        result=_json(run, keys, f"dictionaries/{name}/result.json"),
-        log=_json_lines(run, keys, f"dictionaries/{name}/training.jsonl"),
-        events=_json_lines(run, keys, f"dictionaries/{name}/events.jsonl"),
-        evaluation=_json(run, keys, f"evaluation/{name}.json"),
-        tables={table: _arrow(run, key) for table in TABLES if (key := f"evaluation/{name}.{table}.arrow") in keys},
+        config=record.model_dump(mode="json") if record else None,
+        result=result.model_dump(mode="json") if result else None,
+        log=read_log(place) if LOG_KEY in there else [],
+        events=read_events(place) if EVENTS_KEY in there else [],
+        evaluation=report.model_dump(mode="json") if report else None,
+        tables={table: read_table(evaluation, report, table) for table in TABLES} if report else {},
     )
 
 
-def _arrow(run: Place, key: str) -> pa.Table:
-    try:
-        return pa.ipc.open_file(run.open_buffer(key)).read_all()
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{run.path(key)} is not an Arrow file ({error}): it was damaged; evaluate again or remove it") from None
+def _check_measured(name: str, digest: str, record: DictionaryRecord | None, where: str) -> None:
+    """Refuse figures of another dictionary than the one that lies in the run."""
+    if record and digest != record.digest:
+        raise CorruptObjectError(
+            f"{where} was made of a dictionary with the digest {digest[:12]!r}, and dictionaries/{name} has {record.digest[:12]!r}. "
+            "Delete it and run its stage again, or copy the right dictionary there"
+        )
 
 
-def _read_source(run: Place, name: str, dictionaries: list[str]) -> ExplainedSource:
-    place = run.child("interpretation", name)
-    summary: Json = place.get_json("summary.json")
-    control = bool(summary.get("control", name in LABELS))
+def _read_source(run: Place, name: str, dictionaries: list[TrainedDictionary]) -> ExplainedSource:
+    place, names = run.child("interpretation", name), [dictionary.name for dictionary in dictionaries]
+    config = next((dictionary.config for dictionary in dictionaries if dictionary.name == name), None)
+    summary = read_source(place, config["digest"] if config else None)
+    table = features_table(place, summary.tables)
     trained = f"{name.removeprefix(SHUFFLED)} on the shuffled model" if name.startswith(SHUFFLED) else name
-    color = dictionaries.index(name) if name in dictionaries else NEURON_COLOR if name == "neurons" else CONTROL_COLOR
-    columns = ["feature", "density", "score_spearman", "single_token"]
-    table = pq.read_table(pa.BufferReader(place.open_buffer("features.parquet")), columns=columns)
     return ExplainedSource(
         name=name,
-        color=color,
-        label=LABELS.get(name, trained) if control else name,
-        control=control,
-        summary=summary,
+        color=names.index(name) if name in names else NEURON_COLOR if name == "neurons" else CONTROL_COLOR,
+        label=LABELS.get(name, trained) if summary.control else name,
+        control=summary.control,
+        summary={"language_model": None} | summary.model_dump(mode="json"),
         feature=table["feature"].to_numpy(),
         density=table["density"].to_numpy(),
         score=table["score_spearman"].to_numpy(),  # null becomes NaN
         single_token=np.array([bool(value) for value in table["single_token"].to_pylist()]),
     )
+
+
+def _read_comparison(run: Place, sources: list[ExplainedSource]) -> Json:
+    """`comparison.json`, if it is of the tables that lie there."""
+    place = run.child("interpretation")
+    comparison: ComparisonRecord = read_comparison(place)
+    tables = {source.name: source.summary["tables"]["features.parquet"] for source in sources}
+    different = sorted(name for name, digest in comparison.tables.items() if tables.get(name) != digest)
+    if different:
+        raise CorruptObjectError(
+            f"{place.path(COMPARISON_KEY)} compares another {different[0]} than the one in {place.url}. Interpret again, or copy both again"
+        )
+    return comparison.model_dump(mode="json")

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae.errors import InputError
-from sae.interpretation.scoring import median_interval
 from sae.report.figures import EXPLAINED, GROUPS, LOSSES, OF_CLUSTERS, SPARSITY, ULTRA_LOW, Figure
-from sae.report.gather import ExplainedSource, Json, RunRecord, TrainedDictionary, value_at
+from sae.report.gather import ExplainedSource, Json, RunRecord, TrainedDictionary, figure_of, value_at
 
 NONE = "–"
 CLUSTERS = "density_clusters"
+WITH_INTERVAL = ("loss_recovered_zero", "loss_recovered_mean")
 
 
 @dataclass(frozen=True)
@@ -50,17 +49,13 @@ class ScoreRow:
 
 
 def interval_at(evaluation: Json | None, path: str) -> tuple[float, float] | None:
-    """The 95 % interval of the value at a dotted path."""
-    interval = value_at(evaluation, f"{path}_interval")
+    """The 95 % interval of a figure of the evaluation; None for those that have none."""
+    interval = value_at(evaluation, f"{path}_interval") if path in WITH_INTERVAL else None
     return None if interval is None else (interval[0], interval[1])
 
 
 def groups_of_numbers(record: RunRecord) -> list[Group]:
-    """The table of numbers; empty where nothing was evaluated or interpreted.
-
-    Raises:
-        InputError: an evaluation report holds only part of the clusters of density.
-    """
+    """The table of numbers; empty where nothing was evaluated or interpreted."""
     if all(dictionary.evaluation is None for dictionary in record.dictionaries) and not record.sources:
         return []
     sources = {source.name: source for source in record.sources}
@@ -82,11 +77,9 @@ def interval_of(source: ExplainedSource, single_token: bool | None = None) -> tu
     scores = source.scores(single_token)
     if len(scores) < 2:
         return None
-    part = {None: source.summary, True: source.summary.get("single_token"), False: source.summary.get("multiple_tokens")}[single_token]
-    if known := value_at(part, "explanation_score_interval"):
-        low, high = known
-        return low, high
-    return median_interval(scores, 0, f"{source.name} {single_token}")
+    part = {None: source.summary, True: source.summary["single_token"], False: source.summary["multiple_tokens"]}[single_token]
+    low, high = value_at(part, "explanation_score_interval")
+    return low, high
 
 
 SCORE_COLUMNS = ("scored", "all", "several tokens", "one token only", "share one token")
@@ -126,21 +119,15 @@ def shown_interval(interval: Sequence[float] | None, style: str) -> str:
 
 def _row(figure: Figure, dictionaries: list[TrainedDictionary]) -> Row:
     cells = [
-        Cell(shown(value_at(each.figures, figure.path), figure.style), shown_interval(interval_at(each.figures, figure.path), figure.style))
+        Cell(shown(figure_of(each, figure.path), figure.style), shown_interval(interval_at(each.evaluation, figure.path), figure.style))
         for each in dictionaries
     ]
     return Row(figure.name, figure.says, figure.formula, cells)
 
 
 def _cluster_rows(dictionaries: list[TrainedDictionary]) -> list[Row]:
-    """How many features are in the cluster and, where a dictionary has one, the medians of it and of the others.
-
-    Empty where no evaluation looked for it: those of older releases did not.
-
-    Raises:
-        InputError: a report holds only part of the figures.
-    """
-    if not any(CLUSTERS in (each.evaluation or {}) for each in dictionaries):
+    """How many features are in the cluster and, where a dictionary has one, the medians of it and of the others; empty before an evaluation."""
+    if all(each.evaluation is None for each in dictionaries):
         return []
     found = [_clusters(each) for each in dictionaries]
     counts = [_count_cell(each, pair) for each, pair in zip(dictionaries, found, strict=True)]
@@ -154,15 +141,9 @@ def _cluster_rows(dictionaries: list[TrainedDictionary]) -> list[Row]:
 
 
 def _clusters(dictionary: TrainedDictionary) -> tuple[Json, Json]:
-    """The cluster and the others; both empty where there is one mode, or nobody looked."""
-    clusters = (dictionary.evaluation or {}).get(CLUSTERS)
-    if clusters is None:
-        return {}, {}
-    needed = {"num_features", *(figure.path for figure in OF_CLUSTERS)}
-    parts = [clusters.get(part) if isinstance(clusters, dict) else None for part in ("ultra_low", "others")]
-    if not all(isinstance(part, dict) and part.keys() >= needed for part in parts):
-        raise InputError(f"evaluation/{dictionary.name}.json holds only part of {CLUSTERS}: evaluate again with this release, or remove it")
-    return parts[0] or {}, parts[1] or {}
+    """The cluster and the others; both empty where there is one mode, or no evaluation."""
+    clusters = value_at(dictionary.evaluation, CLUSTERS)
+    return (clusters["ultra_low"], clusters["others"]) if clusters else ({}, {})
 
 
 def _count_cell(dictionary: TrainedDictionary, found: tuple[Json, Json]) -> Cell:
@@ -170,14 +151,14 @@ def _count_cell(dictionary: TrainedDictionary, found: tuple[Json, Json]) -> Cell
     if low:
         count = low["num_features"]
         return Cell(shown(count / (count + others["num_features"]), ULTRA_LOW.style), f"{count:,} features")
-    return Cell("none") if CLUSTERS in (dictionary.evaluation or {}) else Cell()
+    return Cell("none") if dictionary.evaluation else Cell()
 
 
 def _median_cell(source: ExplainedSource | None) -> Cell:
     if source is None:
         return Cell()
-    median = source.summary.get("explanation_score_median")
-    return Cell(shown(median, "fixed"), shown_interval(source.summary.get("explanation_score_interval"), "fixed"))
+    interval = value_at(source.summary, "explanation_score_interval")
+    return Cell(shown(value_at(source.summary, "explanation_score_median"), "fixed"), shown_interval(interval, "fixed"))
 
 
 def _score_cell(source: ExplainedSource, single_token: bool | None) -> Cell:

@@ -133,17 +133,13 @@ class Events:
 
 
 def events_table(record: RunRecord) -> Events:
-    """One row per resampling, with how many of its features were alive afterwards, and one per other event."""
+    """One row per resampling, with how many of its features were alive afterwards."""
     rows: list[tuple[str, ...]] = []
     for dictionary in record.dictionaries:
-        revived = {event["resampled_at_step"]: event for event in dictionary.events if event.get("event") == "after_resampling"}
-        for event in dictionary.events:
-            if event.get("event") == "resampled":
-                numbers = (f"{event['vectors']:,}", f"{event['step']:,}", f"{event['dead']:,}", f"{event['resampled']:,}")
-                rows.append((dictionary.name, *numbers, _outcome(event, revived.get(event["step"]))))
-            elif event.get("event") != "after_resampling":
-                rest = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("step", "vectors"))
-                rows.append((dictionary.name, f"{event.get('vectors', 0):,}", f"{event.get('step', 0):,}", "–", "–", rest))
+        revived = {event["resampled_at_step"]: event for event in dictionary.events if event["event"] == "after_resampling"}
+        for event in (event for event in dictionary.events if event["event"] == "resampled"):
+            numbers = (f"{event['vectors']:,}", f"{event['step']:,}", f"{event['dead']:,}", f"{event['resampled']:,}")
+            rows.append((dictionary.name, *numbers, _outcome(event, revived.get(event["step"]))))
     return Events(("dictionary", "vectors seen", "step", "dead", "resampled", "outcome"), rows)
 
 

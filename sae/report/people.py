@@ -50,7 +50,7 @@ def automatic_scores(run: Place, record: RunRecord) -> dict[str, dict[Feature, f
         for feature, score in zip(source.feature, source.score, strict=True)
         if not np.isnan(score)
     }
-    return {EXPLANATION_SCORE: scored} | word_scores(run, {source.name: source.feature.tolist() for source in record.sources})
+    return {EXPLANATION_SCORE: scored} | word_scores(run, record.sources)
 
 
 def people_section(run: Place, record: RunRecord) -> tuple[People | None, str]:

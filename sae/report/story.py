@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sae.report.gather import ExplainedSource, Json, RunRecord, TrainedDictionary, value_at
+from sae.report.gather import ExplainedSource, Json, RunRecord, TrainedDictionary, figure_of, value_at
 from sae.report.numbers import shown, shown_interval
 
 COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
@@ -132,16 +132,17 @@ def _subject_name(model: str | None) -> str | None:
 
 
 def _found(dictionary: TrainedDictionary) -> str:
-    report = dictionary.figures
-    recovered = shown(report.get("loss_recovered_zero"), "share")
+    recovered, l0, dead = (
+        shown(figure_of(dictionary, path), style) for path, style in (("loss_recovered_zero", "share"), ("l0", "short"), ("dead_fraction", "share"))
+    )
     return (
-        f"{dictionary.name} recovers {recovered} of the loss that zeroing the activation costs, with "
-        f"{shown(report.get('l0'), 'short')} features firing on a token; {shown(report.get('dead_fraction'), 'share')} of its features are dead."
+        f"{dictionary.name} recovers {recovered} of the loss that zeroing the activation costs, with {l0} features firing on a token; "
+        f"{dead} of its features are dead."
     )
 
 
 def _explained(source: ExplainedSource, sources: list[ExplainedSource]) -> str:
-    interval = shown_interval(source.summary.get("explanation_score_interval"), "fixed")
+    interval = shown_interval(value_at(source.summary, "explanation_score_interval"), "fixed")
     sure = f" (95 % interval {interval})" if interval else ""
     said = f"Explanations of {source.name} predict its features on held-out text with a median rank correlation of {_median(source)}{sure}"
     said += _beside(sources, None)
@@ -172,8 +173,7 @@ def _rows(record: RunRecord) -> int:
 
 def _interpreted_on(sources: list[ExplainedSource]) -> str | None:
     for source in sources:
-        if {"explanation_tokens", "scoring_tokens"} <= source.summary.keys():
-            return f"{source.summary['explanation_tokens']:,} tokens to explain, {source.summary['scoring_tokens']:,} to score"
+        return f"{source.summary['explanation_tokens']:,} tokens to explain, {source.summary['scoring_tokens']:,} to score"
     return None
 
 

@@ -110,13 +110,13 @@ def training_curves(logged: Sequence[TrainedDictionary], colors: dict[str, int])
 
 def resampling_marks(dictionary: TrainedDictionary) -> list[training_plots.Mark]:
     """When features were resampled, and how many of how many then stayed alive."""
-    alive = {event["resampled_at_step"]: event["alive"] for event in dictionary.events if event.get("event") == "after_resampling"}
+    alive = {event["resampled_at_step"]: event["alive"] for event in dictionary.events if event["event"] == "after_resampling"}
     return [
         training_plots.Mark(
             float(event["vectors"]), f"{alive[event['step']]:,}/{event['resampled']:,}" if event["step"] in alive else f"{event['resampled']:,}"
         )
         for event in dictionary.events
-        if event.get("event") == "resampled"
+        if event["event"] == "resampled"
     ]
 
 
@@ -129,30 +129,22 @@ def _own_drawings(dictionary: TrainedDictionary, number: int, color: int) -> lis
         svg = training_plots.loss_terms(f"terms-{number}", color, terms, marks)
         drawings.append(Drawing("Loss terms.", f"Each as it enters the total, mean per step.{events}", svg))
     histograms = _densities(dictionary)
-    quantiles = _quantiles(dictionary)
     if histograms is not None:
         silent = shown(histograms.silent[-1] / max(1.0, histograms.counts[-1].sum() + histograms.silent[-1]), "share")
         caption = (
             f"Features by the share of vectors they fire on within a log row; darker is more features. In the last row {silent} were silent.{events}"
         )
         drawings.append(Drawing("Density over time.", caption, training_plots.densities(f"densities-{number}", color, histograms, marks)))
-    elif quantiles:
-        svg = training_plots.quantile_bands(
-            f"densities-{number}", color, [float(row["vectors"]) for row in _thinned(dictionary.log)], quantiles, marks
-        )
-        drawings.append(Drawing("Density over time.", f"Quantiles over features of the share of vectors they fire on.{events}", svg))
     return drawings
 
 
 def step_times(logged: Sequence[TrainedDictionary], colors: dict[str, int]) -> list[Drawing]:
-    """Where a step's time goes, for logs that say so."""
+    """Where a step's time goes."""
     rows = []
     for dictionary in logged:
-        seconds = {part: [row[key] for row in dictionary.log if row.get(key) is not None] for part, key in PARTS.items()}
-        if all(seconds.values()):
-            means = {part: float(np.mean(values)) for part, values in seconds.items()}
-            means["computation"] -= means["exchange with other workers"]
-            rows.append(training_plots.Times(dictionary.name, colors[dictionary.name], means))
+        means = {part: float(np.mean([row[key] for row in dictionary.log])) for part, key in PARTS.items()}
+        means["computation"] -= means["exchange with other workers"]
+        rows.append(training_plots.Times(dictionary.name, colors[dictionary.name], means))
     if not rows:
         return []
     caption = "From dark to light: computation, exchange with other workers, waiting for the batch, which all dictionaries of a pass share."
@@ -181,7 +173,7 @@ def _points(record: RunRecord, path: str, colors: dict[str, int]) -> list[traini
 
 
 def _points_of_training(record: RunRecord, colors: dict[str, int]) -> list[training_plots.Point]:
-    last = [(each, each.log[-1]) for each in record.dictionaries if each.log and each.log[-1].get("fvu") is not None]
+    last = [(each, each.log[-1]) for each in record.dictionaries if each.log and each.log[-1]["fvu"] is not None]
     return [training_plots.Point(each.name, _architecture(each), colors[each.name], row["l0"], row["fvu"]) for each, row in last]
 
 
@@ -198,13 +190,13 @@ def _series(dictionary: TrainedDictionary, path: str, color: int) -> plots.Serie
 
 def _terms(dictionary: TrainedDictionary) -> list[training_plots.Term]:
     rows = _thinned(dictionary.log)
-    names = [name for name in rows[-1].get("losses", {}) if name != "total"]
-    known = [(name, [(float(row["vectors"]), row["losses"][name]) for row in rows if name in row.get("losses", {})]) for name in sorted(names)]
+    names = [name for name in rows[-1]["losses"] if name != "total"]
+    known = [(name, [(float(row["vectors"]), row["losses"][name]) for row in rows if name in row["losses"]]) for name in sorted(names)]
     return [training_plots.Term(name, [x for x, _ in points], [y for _, y in points]) for name, points in known if any(y > 0 for _, y in points)]
 
 
 def _densities(dictionary: TrainedDictionary) -> training_plots.Densities | None:
-    rows = [row for row in dictionary.log if row.get("density_histogram")]
+    rows = dictionary.log
     if len(rows) < 2:
         return None
     groups = np.array_split(np.arange(len(rows)), min(MAX_WINDOWS, len(rows)))  # neighbours are averaged where there are many
@@ -218,13 +210,6 @@ def _densities(dictionary: TrainedDictionary) -> training_plots.Densities | None
         step=first["log10_step"],
         silent=[float(silent[group].mean()) for group in groups],
     )
-
-
-def _quantiles(dictionary: TrainedDictionary) -> dict[str, list[float]]:
-    rows = _thinned(dictionary.log)
-    if len(rows) < 2 or not all("density_quantiles" in row for row in rows):
-        return {}
-    return {f"{100 * float(key):g} %": [row["density_quantiles"][key] for row in rows] for key in rows[0]["density_quantiles"]}
 
 
 def _thinned(log: list[Json]) -> list[Json]:

@@ -1,6 +1,6 @@
 """The plots of the training page: a frontier, densities over time, and where a step's time goes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,22 +164,6 @@ def densities(name: str, color: int, found: Densities, marks: Sequence[Mark]) ->
     _draw_marks(axes, marks)
     _vectors_axis(axes)
     axes.set_xlim(0, found.x[-1])
-    axes.set_ylabel("density within a log row")
-    return to_svg(figure, name)
-
-
-def quantile_bands(name: str, color: int, x: Sequence[float], quantiles: Mapping[str, Sequence[float]], marks: Sequence[Mark]) -> str:
-    """Quantiles of the features' densities over the run, for logs without histograms."""
-    figure, axes = panel(PANEL_INCHES, 2.3)
-    for rank, (label, values) in enumerate(quantiles.items()):
-        axes.plot(x, values, color=color_of(color), linestyle=DASHES[rank % len(DASHES)], linewidth=1.1)
-        axes.annotate(label, (x[-1], values[-1]), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=MUTED, annotation_clip=False)
-    if any(value > 0 for values in quantiles.values() for value in values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    _draw_marks(axes, marks)
-    _vectors_axis(axes)
     axes.set_ylabel("density within a log row")
     return to_svg(figure, name)
 

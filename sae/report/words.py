@@ -1,19 +1,14 @@
 """Explanations in words, made and scored by a language model: their table, and what the feature cards show of them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from sae.errors import InputError
-from sae.report.gather import RunRecord, value_at
+from sae.interpretation.language_model.records import EXPLANATIONS_KEY, SCHEMA
+from sae.report.gather import ExplainedSource, RunRecord, value_at
 from sae.report.numbers import Cell, dollars, shown, shown_interval
 from sae.storage import Place
+from sae.tables import parquet_table
 
-KEY = "llm_explanations.parquet"
 SCORES = {
     "simulation_spearman": "simulation, Spearman",
     "simulation_pearson": "simulation, Pearson",
@@ -53,34 +48,32 @@ def words_table(record: RunRecord) -> WordsTable | None:
     return WordsTable(columns, rows, _says([words for _, words in asked]))
 
 
-def words_of(run: Place, source: str, features: list[int]) -> dict[int, list[dict[str, Any]]]:
-    """The rows of some features; empty where there is no such table.
+def words_of(run: Place, source: ExplainedSource, features: list[int]) -> dict[int, list[dict[str, Any]]]:
+    """The rows of some features; empty where no language model was asked.
 
     Raises:
-        InputError: a column is missing.
+        CorruptObjectError: the table was changed or lost after it was written.
+        InputError: it has other columns.
     """
-    key = f"interpretation/{source}/{KEY}"
-    if not run.exists(key):
+    if value_at(source.summary, "language_model") is None:
         return {}
-    table = pq.read_table(pa.BufferReader(run.open_buffer(key)), filters=pc.field("feature").isin(pa.array(features, pa.uint32())))
-    absent = [column for column in SHOWN if column not in table.column_names]
-    if absent:
-        raise InputError(f"{run.path(key)} has no column {', '.join(absent)}: interpret again with this release, or remove it")
+    place = run.child("interpretation", source.name)
+    table = parquet_table(place, EXPLANATIONS_KEY, source.summary["tables"], place.path("summary.json"), SCHEMA, features)
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in table.select(SHOWN).to_pylist():
         rows.setdefault(row["feature"], []).append(row)
     return rows
 
 
-def word_scores(run: Place, features: Mapping[str, list[int]]) -> dict[str, dict[tuple[str, int], float]]:
+def word_scores(run: Place, sources: list[ExplainedSource]) -> dict[str, dict[tuple[str, int], float]]:
     """Scores by name, `explainer: score`, of the features of each source that have one."""
     scores: dict[str, dict[tuple[str, int], float]] = {}
-    for source, wanted in features.items():
-        for feature, rows in words_of(run, source, wanted).items():
+    for source in sources:
+        for feature, rows in words_of(run, source, source.feature.tolist()).items():
             for row in rows:
                 for score, name in SCORES.items():
                     if row[score] is not None:
-                        scores.setdefault(f"{row['explainer']}: {name}", {})[source, feature] = row[score]
+                        scores.setdefault(f"{row['explainer']}: {name}", {})[source.name, feature] = row[score]
     return scores
 
 

@@ -5,9 +5,10 @@ import pytest
 import jobs.stages
 from jobs.config import RunConfig
 from jobs.results import evaluation_lines
+from sae.corpus.manifest import write_corpus_manifest
 from sae.corpus.packing import TokenCorpus
 from sae.storage import Place
-from tests.planted_run import evaluation
+from tests.planted_records import corpus_manifest, write_evaluation
 
 
 @pytest.fixture
@@ -59,9 +60,9 @@ def test_without_one_only_the_corpus_is_measured(tmp_path, measured):
 
 def test_its_figures_are_printed_under_the_name_of_the_text(tmp_path):
     run = Place(tmp_path)
-    run.put_json("evaluation/topk.json", evaluation("topk", 0))
-    run.put_json("other_text/0a1b2c3d/evaluation/topk.json", evaluation("topk", 1))
-    run.put_json("other_text/0a1b2c3d/corpus/manifest.json", {"config": {"text": ["poems.jsonl"]}})
+    write_evaluation(run, "topk", 0)
+    write_evaluation(run.child("other_text", "0a1b2c3d"), "topk", 1)
+    write_corpus_manifest(run.child("other_text", "0a1b2c3d", "corpus"), corpus_manifest(text=["poems.jsonl"]))
     lines = evaluation_lines(run)
     assert "on poems.jsonl:" in lines
     assert len([line for line in lines if line.startswith("topk")]) == 2

@@ -6,7 +6,8 @@ from jobs.results import evaluation_lines, latest_lines
 from jobs.show import show_run
 from sae.report.gather import summarise
 from sae.storage import Place
-from tests.planted_run import evaluation, write_run
+from tests.planted_records import write_evaluation
+from tests.planted_run import write_run
 
 
 @pytest.fixture
@@ -27,10 +28,10 @@ def test_a_run_shows_its_figures_before_there_is_a_report(run):
 
 
 def test_a_run_shows_what_was_measured_since_the_report_and_says_so(run):
-    run.put_json("summary.json", summarise(run) | {"wall_seconds": 1.0, "peak_rss_bytes": 1})
+    run.put_sealed("summary.json", summarise(run) | {"wall_seconds": 1.0, "peak_rss_bytes": 1})
     assert "the report lacks" not in show_run(run)
     assert "report: " in show_run(run)
-    run.put_json("evaluation/imported.json", evaluation("imported", 0))
+    write_evaluation(run, "imported", 0)
     lines = latest_lines(run)
     assert any(line.startswith("imported") for line in lines)
     assert lines[-1] == "the report lacks imported: run `monosem report` again"
@@ -42,7 +43,8 @@ def test_nothing_is_shown_before_an_evaluation(tmp_path):
 
 def test_stages_stand_in_their_order(run):
     cost = {"seconds": 1.0, "peak_rss_bytes": 2**30, "finished": True}
-    run.put_json("stages.json", {"stages": dict.fromkeys(("evaluate", "harvest", "interpret", "report", "train"), cost), "versions": {}, "seeds": {}})
+    stages = dict.fromkeys(("evaluate", "harvest", "interpret", "report", "train"), cost)
+    run.put_sealed("stages.json", {"stages": stages, "versions": {}, "seeds": {}, "machine": None})
     shown = show_run(run)
     positions = [shown.index(f"  {name} ") for name in ("harvest", "train", "evaluate", "interpret", "report")]
     assert positions == sorted(positions)

@@ -135,7 +135,7 @@ def test_a_row_of_zeros_is_a_direction_that_never_grew(place):
 )
 def test_the_shapes_of_an_architecture_are_known_without_its_memory(config):
     assert tensors_of(config, 8) == shapes_of(build_dictionary(config, 8).state_dict())
-    assert tensors_of(ReluConfig(d_sae=10**9), 10**6)["W_enc"].shape == (10**6, 10**9)
+    assert tensors_of(ReluConfig(d_sae=2**24), 10**6)["W_enc"].shape == (10**6, 2**24)
 
 
 def with_header(header, rest=b"\0" * 64):

@@ -10,7 +10,7 @@ import torch
 from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import load_dictionary, save_dictionary
-from sae.errors import ConfigError, HookpointError, PlanError, WidthError
+from sae.errors import ConfigError, CorruptObjectError, HookpointError, PlanError, WidthError
 from sae.interpretation.controls import ControlsConfig
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.planning import InterpretationJob, all_sources
@@ -198,9 +198,13 @@ def test_finished_sources_are_left_alone_and_others_gone_on_with(finished, run, 
     for key, data in objects(output).items():
         Place(tmp_path).put(key, data)
     Place(tmp_path).delete("random_directions/summary.json")
-    Place(tmp_path).put("neurons/examples.parquet", b"left alone")
+    written = (tmp_path / "neurons" / "examples.parquet").stat().st_mtime_ns
     assert run(tmp_path) == summaries
-    assert objects(tmp_path) == objects(output) | {"neurons/examples.parquet": b"left alone"}
+    assert objects(tmp_path) == objects(output)
+    assert (tmp_path / "neurons" / "examples.parquet").stat().st_mtime_ns == written
+    Place(tmp_path).put("neurons/examples.parquet", b"another table")
+    with pytest.raises(CorruptObjectError, match="neurons/examples.parquet has the digest .* names"):
+        run(tmp_path)
 
 
 @pytest.mark.ray
@@ -233,7 +237,8 @@ def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, 
     rows = pq.read_table(tmp_path / "out" / "neurons" / "features.parquet").to_pylist()
     patterns = [pattern for row in rows if row["patterns"] for pattern in json.loads(row["patterns"])["patterns"]]
     assert patterns
-    assert all(pattern["mean"] > 0 for pattern in patterns)
+    assert all(pattern["mean"] >= 0 for pattern in patterns)  # 0: what fires only after a longer context than is tried
+    assert any(pattern["mean"] > 0 for pattern in patterns)
     assert all(len(pattern["texts"]) == len(pattern["tokens"]) for pattern in patterns)
 
 

@@ -79,12 +79,12 @@ class TestJourney:
         assert json.loads(second.ask("/ratings/anna")[2])["ratings"] == {"0": ANSWER}
         assert json.loads(second.ask("/ratings/ben")[2])["ratings"] == {}
         send(second, ANSWER | {"card": 1})
-        kept = [KeptRating.model_validate_json(run.get(key)) for key in run.list("ratings/anna")]
+        kept = [KeptRating.parse(run.get_sealed(key)) for key in run.list("ratings/anna")]
         assert [(each.card, each.rater, each.deck, each.total) for each in kept] == [(card, "anna", deck.digest, 12.0) for card in (0, 1)]
 
     def test_words_are_kept_as_they_were_typed(self, run, browser):
         send(browser, ANSWER | {"interpretation": HOSTILE})
-        assert KeptRating.model_validate_json(run.get("ratings/anna/000000.json")).interpretation == HOSTILE
+        assert KeptRating.parse(run.get_sealed("ratings/anna/000000.json")).interpretation == HOSTILE
 
     def test_a_run_in_an_object_store_is_rated_there(self, bucket, deck, open_rating):
         place = Place(f"{bucket}/rated")

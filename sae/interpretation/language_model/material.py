@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sae.errors import FailureError, InputError
 from sae.interpretation.records import HARD, KINDS, NUM_INTERVALS
 from sae.interpretation.sampling import draw_seed, priorities
-from sae.interpretation.source_directory import EXAMPLES_KEY, FEATURES_KEY
+from sae.interpretation.source_directory import examples_table, features_table
+from sae.interpretation.summary_record import SUMMARY_KEY, read_summary
 from sae.storage import Place
 
-_FEATURES = ["feature", "density", "num_firing", "max_activation", "activation_histogram", "not_scored_reason", "single_token", "top_logits"]
+_FEATURES = [
+    *("feature", "density", "num_firing", "max_activation", "activation_histogram", "not_scored_reason", "single_token", "top_logits"),
+    "further_logits",
+]
 _EXAMPLES = ["feature", "kind", "interval", "used_for", "split", "sequence_id", "position", "peak", "tokens", "activations"]
 
 
@@ -101,15 +104,13 @@ class SourceMaterial:
 
     def __init__(self, place: Place, source: str, max_features: int, seed: int, vocabulary: Vocabulary) -> None:
         self.source, self.vocabulary = source, vocabulary
-        file = _parquet(place, FEATURES_KEY)
-        further = [name for name in ("further_logits",) if name in file.schema_arrow.names]
-        table = file.read([*_FEATURES, *further]).combine_chunks()
+        tables = _tables(place)
+        table = features_table(place, tables).select(_FEATURES)
         alive = table.filter(pc.greater(table.column("num_firing"), 0))
         self.num_examined, self.num_alive = len(table), len(alive)
         self.features = sampled_features(alive.column("feature").to_numpy(), max_features, draw_seed(seed, "language_model", source))
         self._rows = {row["feature"]: row for row in alive.filter(pc.is_in(alive.column("feature"), _values(self.features))).to_pylist()}
-        examples = _parquet(place, EXAMPLES_KEY).read(_EXAMPLES)
-        self._examples = examples.filter(pc.is_in(examples.column("feature"), _values(self.features))).combine_chunks()
+        self._examples = examples_table(place, tables, self.features).select(_EXAMPLES)
         self._order = self._examples.column("feature").to_numpy()
 
     def of(self, feature: int) -> FeatureMaterial:
@@ -135,7 +136,7 @@ class SourceMaterial:
             shown=shown,
             scored=scored,
             raised=[each["text"] for each in row["top_logits"]],
-            further=row.get("further_logits"),
+            further=row["further_logits"],
         )
 
     def _example(self, row: dict[str, object]) -> Example:
@@ -170,7 +171,7 @@ def _values(features: list[int]) -> pa.Array:
     return pa.array(features, pa.uint32())
 
 
-def _parquet(place: Place, key: str) -> pq.ParquetFile:
-    if not place.exists(key):
-        raise InputError(f"{place.path(key)} does not exist: run `monosem interpret` without a language model first")
-    return pq.ParquetFile(pa.BufferReader(place.open_buffer(key)))
+def _tables(place: Place) -> dict[str, str]:
+    if not place.exists(SUMMARY_KEY):
+        raise InputError(f"{place.path(SUMMARY_KEY)} does not exist: run `monosem interpret` without a language model first")
+    return read_summary(place).tables

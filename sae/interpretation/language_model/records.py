@@ -50,8 +50,11 @@ llm_explanations.parquet (`SCHEMA`); whoever shows it needs no other file but `f
 import pyarrow as pa
 
 from sae.interpretation.language_model.scores import CHANCE
+from sae.interpretation.records import EXPLANATIONS_KEY
 
-PLAN_KEY, EXPLANATIONS_KEY, REPLIES_KEY = "llm_plan.json", "llm_explanations.parquet", "llm_replies.parquet"
+__all__ = ["EXPLANATIONS_KEY", "JOURNALS", "PLAN_KEY", "REPLIES_KEY", "REPLIES_SCHEMA", "SCHEMA", "SCORES", "SPENT_KEY"]
+
+PLAN_KEY, REPLIES_KEY = "llm_plan.json", "llm_replies.parquet"
 JOURNALS = "llm"
 SPENT_KEY = "llm_spent.json"
 

@@ -3,13 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from altered import GONE, alterations
 from scipy.sparse import csc_array
 
 from sae.concepts.detectors import feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens
 from sae.concepts.proxy import log_likelihood_ratios
-from sae.concepts.report import NEURONS, ConceptInputs, ConceptReport, concepts_table, detect, finished_concepts, write_concepts
-from sae.errors import PlanError
+from sae.concepts.report import NEURONS, ConceptInputs, concepts_table, detect, finished_concepts, read_concepts, write_concepts
+from sae.errors import CorruptObjectError, PlanError
 from sae.storage import Place
 
 SEQUENCES, LENGTH, EACH = 80, 12, 5
@@ -103,13 +104,20 @@ def test_the_table_names_units_figures_and_verdicts(report):
 def test_files_come_back_as_they_were_written(report, tmp_path):
     place, report = Place(tmp_path), report[0]
     assert finished_concepts(place, INPUTS) is None
-    write_concepts(place, report)
-    assert finished_concepts(place, INPUTS) == report == ConceptReport.parse(place.get_json("concepts.json"))
+    report = write_concepts(place, report)
+    assert finished_concepts(place, INPUTS) == report == read_concepts(place)
     table = pa.ipc.open_file(place.open_buffer("detectors.arrow")).read_all()
     assert table.column_names[:5] == ["source", "label", "kind", "units", "signs"]
     assert table.num_rows == 2 * 2 * 3
     with pytest.raises(PlanError, match="another text_digest"):
         finished_concepts(place, INPUTS.model_copy(update={"text_digest": "other"}))
+    place.put("detectors.arrow", b"another table")
+    with pytest.raises(CorruptObjectError, match=r"detectors\.arrow has the digest"):
+        finished_concepts(place, INPUTS)
+    for _, altered in alterations(place.get_json("concepts.json"), others=(GONE, None, "x"), most=1):
+        place.put_json("concepts.json", altered)
+        with pytest.raises(CorruptObjectError, match=r"concepts\.json"):
+            read_concepts(place)
 
 
 def test_the_proxy_is_the_best_piece_of_text_that_ends_at_the_token(tokens):

@@ -5,10 +5,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from altered import GONE, alterations, sealed_again
 
-from sae.errors import FailureError, PlanError
+from sae.errors import CorruptObjectError, FailureError, InputError, PlanError
 from sae.evaluation.passes import evaluate_sequences
-from sae.evaluation.report import EvaluationInputs, EvaluationReport, build_report, finished_report, write_report
+from sae.evaluation.report import EvaluationInputs, build_report, finished_report, read_report, read_table, write_report
+from sae.evaluation.tables import TABLES
 from sae.storage import Place
 
 MLP = "blocks.0.mlp.hook_post"
@@ -19,8 +21,8 @@ INPUTS = EvaluationInputs(subject_digest="s", corpus_digest="c", store_digest="a
 def written(subject, tokens, rough, tiny_corpus, tmp_path):
     sums = evaluate_sequences(subject, MLP, {"rough": rough}, torch.zeros(32), tokens, 0)["rough"]
     measured = build_report("rough", rough, MLP, sums, INPUTS)
-    write_report(Place(tmp_path), measured, tiny_corpus, subject.tokenizer.token_texts, subject.config)
-    return Place(tmp_path), measured.report, sums
+    report = write_report(Place(tmp_path), measured, tiny_corpus, subject.tokenizer.token_texts, subject.config)
+    return Place(tmp_path), report, sums
 
 
 def read(place, table):
@@ -30,7 +32,7 @@ def read(place, table):
 def test_a_report_comes_back_as_it_was_written(written):
     place, report, _ = written
     assert finished_report(place, "rough", INPUTS) == report
-    assert EvaluationReport.parse(place.get_json("rough.json")) == report
+    assert read_report(place, "rough") == report
     assert (report.architecture, report.d_in, report.d_sae, report.k, report.hookpoint) == ("relu", 32, 64, None, MLP)
 
 
@@ -169,10 +171,30 @@ def test_the_figures_are_exported_as_saebench_has_them(written):
     assert silent is None or exported["eval_result_details"][silent]["feature_density"] == 0
 
 
-def test_a_report_of_an_earlier_version_is_still_read(written):
+def test_no_field_of_a_report_changes_unnoticed(written):
+    place, _, _ = written
+    value = place.get_json("rough.json")
+    for _, altered in alterations(value, others=(GONE, None, "x", -5)):
+        place.put_json("rough.json", altered)
+        with pytest.raises(CorruptObjectError, match="rough.json"):
+            finished_report(place, "rough", INPUTS)
+    for later in ("worst_percent", "density_clusters", "context_length", "norm", "reconstruction_bias", "mean_max_encoder_cosine", "tables"):
+        sealed_again(place, "rough.json", {name: field for name, field in value.items() if name != later})
+        with pytest.raises(InputError, match=f"field {later} is missing"):
+            read_report(place, "rough")
+
+
+def test_a_report_covers_its_tables_and_lies_under_its_name(written):
     place, report, _ = written
-    values = place.get_json("rough.json")
-    for later in ("worst_percent", "density_clusters", "context_length", "norm", "reconstruction_bias", "mean_max_encoder_cosine"):
-        del values[later]
-    del values["kl_divergence"]["score"]
-    assert EvaluationReport.parse(values).fvu == report.fvu
+    place.put("smooth.json", place.get("rough.json"))
+    with pytest.raises(CorruptObjectError, match=r"smooth\.json is of 'rough'"):
+        read_report(place, "smooth")
+    for table in TABLES:
+        whole = place.get(f"rough.{table}.arrow")
+        place.put(f"rough.{table}.arrow", whole[:-1] + b"x")
+        with pytest.raises(CorruptObjectError, match=rf"rough\.{table}\.arrow has the digest"):
+            finished_report(place, "rough", INPUTS)
+        with pytest.raises(CorruptObjectError, match=rf"rough\.{table}\.arrow has the digest"):
+            read_table(place, report, table)
+        place.put(f"rough.{table}.arrow", whole)
+    assert finished_report(place, "rough", INPUTS) == report

@@ -5,9 +5,11 @@ import json
 import pytest
 import yaml
 from exchanged import planted
+from planted_records import STORE_DIGEST, alter_summary, write_evaluation, write_training_result
+from planted_run import log_row, put_lines, write_interpretation
 
 from sae.checkpoint import save_dictionary
-from sae.errors import PlanError
+from sae.errors import CorruptObjectError, PlanError
 from sae.interoperability.exchange import export_dictionary, import_dictionary
 from sae.interoperability.model_card import CardOptions
 from sae.storage import Place
@@ -19,16 +21,23 @@ HOSTILE = "a|b`c](http://x)\n---\nlicense: mit\n# <img src=x onerror=alert(1)> $
 def run(tmp_path):
     """A run with one trained, evaluated and explained dictionary."""
     run = Place(tmp_path / "run")
-    place = run.child("dictionaries", "small")
-    save_dictionary(place, planted("topk"), {"hookpoint": "blocks.0.mlp.hook_post", "subject": "EleutherAI/pythia-70m", "store_digest": "d" * 64})
-    result = {"vectors": 3_000_000, "steps": 1500, "dead_fraction": 0.027, "dead_window_vectors": 500_000, "seed": 4, "versions": {"torch": "2.13.0"}}
-    place.put_json("result.json", result)
-    place.put_json("plan.json", {"batch_size": 2048, "dictionary": {"optimizer": {"learning_rate": 6e-4}}, "hookpoint": "h", "store": "s"})
-    measured = {"num_tokens": 249_079, "l0": 20.0, "fvu": 0.1, "loss_recovered_zero": 0.967, "loss_recovered_zero_interval": [0.966, 0.968]}
-    run.put_json("evaluation/small.json", measured)
-    run.put_json("interpretation/small/summary.json", {"explanation_score_median": 0.7, "explanation_score_interval": [0.69, 0.71]})
-    run.put_json("store/manifest.json", {"plan": {"context_length": 256}})
+    write_small(run, "blocks.0.mlp.hook_post", "EleutherAI/pythia-70m")
+    write_evaluation(run, "small", 0, num_tokens=249_079, l0=20.0, fvu=0.1, loss_recovered_zero=0.967, loss_recovered_zero_interval=(0.966, 0.968))
+    write_interpretation(run, "small", 0.7, 3)
+    alter_summary(run, "small", explanation_score_median=0.7, explanation_score_interval=(0.69, 0.71))
     return run
+
+
+def write_small(run, hookpoint, subject):
+    """A trained dictionary and the records of its training."""
+    place = run.child("dictionaries", "small")
+    origin = {"name": "small", "hookpoint": hookpoint, "subject": subject, "subject_digest": "a" * 64, "store_digest": STORE_DIGEST}
+    origin |= {"context_length": 256, "dtype": "float16", "vectors": 3_000_000, "dead_fraction": 0.027}
+    record = save_dictionary(place, planted("topk"), origin)
+    put_lines(place, "training.jsonl", [])
+    put_lines(place, "events.jsonl", [])
+    write_training_result(place, record, log_row(1500), steps=1500, dead_window_vectors=500_000, seed=4)
+    place.put_sealed("plan.json", {"batch_size": 2048, "dictionary": {"optimizer": {"learning_rate": 6e-4}}, "hookpoint": "h", "store": "s"})
 
 
 def card_of(run, tmp_path, layout="saelens", **options):
@@ -53,7 +62,7 @@ def test_tells_the_runs_numbers_with_their_intervals(run, tmp_path):
 
 def test_tells_where_it_comes_from_and_how_it_was_trained(run, tmp_path):
     card = card_of(run, tmp_path)
-    assert "| Store digest | " + "d" * 64 in card
+    assert "| Store digest | " + STORE_DIGEST in card
     assert "| Context length | 256 |" in card
     assert "| Trained on | 3,000,000 activations in 1,500 steps |" in card
     assert "| `dictionary.optimizer.learning\\_rate` | 0.0006 |" in card
@@ -82,12 +91,18 @@ def test_says_how_to_load_it_in_its_library_and_here(run, tmp_path, layout, line
 
 
 def test_numbers_of_another_dictionary_are_not_shown_as_its_own(run, tmp_path):
-    measured = run.get_json("evaluation/small.json")
     digest = run.child("dictionaries", "small").get_json("config.json")["digest"]
-    run.put_json("evaluation/small.json", measured | {"inputs": {"dictionary_digest": digest}})
     assert "| FVU | 0.100 |" in card_of(run, tmp_path)
-    run.put_json("evaluation/small.json", measured | {"inputs": {"dictionary_digest": "0" * 64}})
+    whole = run.get("evaluation/small.json")
+    measured = run.get_sealed("evaluation/small.json")
+    run.put_sealed("evaluation/small.json", measured | {"inputs": measured["inputs"] | {"dictionary_digest": "0" * 64}})
     with pytest.raises(PlanError, match=f"'000000000000', and .*{digest[:12]}"):
+        card_of(run, tmp_path, "sparsify")
+    run.put("evaluation/small.json", whole)
+    place = run.child("interpretation", "small")
+    place.put_sealed("plan.json", place.get_sealed("plan.json") | {"source_digest": "0" * 64})
+    alter_summary(run, "small")
+    with pytest.raises(CorruptObjectError, match=f"'000000000000', and 'small' has '{digest[:12]}"):
         card_of(run, tmp_path, "sparsify")
     assert Place(tmp_path / "out-sparsify").list() == []
 
@@ -102,8 +117,9 @@ def test_a_dictionary_without_records_is_called_untested(tmp_path):
 
 
 def test_hostile_names_stay_text(run, tmp_path):
-    place = run.child("dictionaries", "small")
-    save_dictionary(place, planted("topk"), {"hookpoint": HOSTILE, "subject": HOSTILE})
+    write_small(run, HOSTILE, HOSTILE)
+    write_evaluation(run, "small", 0)
+    write_interpretation(run, "small", 0.7, 3)
     card = card_of(run, tmp_path, license=HOSTILE)
     assert front_matter(card)["license"] == HOSTILE
     assert card.count("\n---\n") == 1

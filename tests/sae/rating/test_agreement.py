@@ -5,7 +5,7 @@ import pytest
 
 from sae.errors import InputError
 from sae.rating.agreement import ALL, agreement_of, compare, correlation
-from sae.rating.deck import Deck
+from sae.rating.deck import Deck, DeckRecord
 from sae.rating.records import KeptRating, Rating, Ratings
 
 PARTS = {"confidence": 3, "activations": 5, "logits": 3, "specificity": 3}
@@ -16,7 +16,7 @@ def planted_deck(sources=("good", "poor"), features=20):
         {"source": source, "feature": feature, "shown": {"x": [], "u": [["a", 1.0]], "b": []}} for feature in range(features) for source in sources
     ]
     value = {"config": {"features_per_source": features, "seed": 0}, "tokens": [], "sources": dict.fromkeys(sources, "0"), "cards": cards}
-    return Deck(b"planted", value)
+    return Deck(b"planted", DeckRecord.parse(value))
 
 
 def points(card, of_14, rater="anna"):

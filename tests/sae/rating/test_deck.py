@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from altered import GONE, alterations
 from planted_run import VOCABULARY
 
-from sae.errors import InputError, PlanError
+from sae.errors import CorruptObjectError, InputError, PlanError
 from sae.rating.deck import DeckConfig, make_deck, read_deck
 from sae.storage import Place
 
@@ -70,6 +71,14 @@ def test_a_run_without_interpretation_is_the_callers_mistake(tmp_path):
 
 
 def test_a_damaged_deck_is_named(run, deck):
+    whole = run.get_json("ratings/deck.json")
     run.put("ratings/deck.json", b'{"cards": []}')
-    with pytest.raises(InputError, match=r"deck\.json is not a deck of this release"):
+    with pytest.raises(CorruptObjectError, match=r"deck\.json has no digest"):
+        read_deck(run)
+    for _, altered in alterations(whole, others=(GONE, None, 7), most=1):
+        run.put_json("ratings/deck.json", altered)
+        with pytest.raises(CorruptObjectError, match=r"deck\.json"):
+            read_deck(run)
+    run.put_sealed("ratings/deck.json", {"cards": []})
+    with pytest.raises(InputError, match=r"deck\.json is not what this version writes: field config is missing.* or move .*ratings away"):
         read_deck(run)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sae.errors import InputError
 from sae.rating.records import MAX_RATERS, Rating, Ratings, latest, raters_of
 from sae.rating.rubric import MOST, PARTS, total
-from sae.storage import Place
+from sae.storage import Place, sealed, to_json
 
 GRADES = {"confidence": 2, "activations": 4, "logits": 3, "specificity": 1}
 
@@ -103,17 +103,29 @@ class TestRatings:
         with pytest.raises(InputError, match="no more are admitted"):
             ratings.add("one-more", rating())
 
-    @pytest.mark.parametrize(("data", "reason"), [(b"{", "JSON"), (b'{"card": 0}', "interpretation")])
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [(b"{", "is not valid JSON"), (b'{"card": 0}', "has no digest"), (to_json(sealed({"card": 0})), "interpretation is missing")],
+    )
     def test_a_damaged_rating_is_named(self, run, deck, data, reason):
         run.put("ratings/anna/000000.json", data)
-        with pytest.raises(InputError, match=rf"anna/000000\.json is not a rating \(.*{reason}|Invalid JSON"):
+        with pytest.raises(InputError, match=rf"anna/000000\.json is not a rating: .*{reason}"):
             Ratings(run, deck).of("anna")
 
     def test_a_rating_of_another_deck_is_not_taken_for_one_of_this(self, run, deck):
         kept = Ratings(run, deck).add("anna", rating())
-        run.put_json("ratings/anna/000000.json", kept.model_dump() | {"deck": "f" * 64})
+        run.put_sealed("ratings/anna/000000.json", kept.model_dump() | {"deck": "f" * 64})
         with pytest.raises(InputError, match="rates a card of another deck"):
             Ratings(run, deck).of("anna")
+
+    def test_a_rating_that_was_changed_or_is_another_rater_s_is_refused(self, run, deck):
+        kept = Ratings(run, deck).add("anna", rating()).model_dump()
+        run.put_json("ratings/anna/000000.json", run.get_json("ratings/anna/000000.json") | {"confidence": 1})
+        with pytest.raises(InputError, match=r"anna/000000\.json is not a rating: .* was changed after it was written"):
+            Ratings(run, deck).of("anna")
+        run.put_sealed("ratings/ben/000000.json", kept)
+        with pytest.raises(InputError, match=r"ben/000000\.json was given by 'anna'"):
+            Ratings(run, deck).of("ben")
 
     def test_an_object_store_keeps_them_too(self, bucket, run, deck):
         place = Place(f"{bucket}/rated")

@@ -39,7 +39,6 @@ def judged_run(tmp_path_factory):
     """A run with all that may follow: a control, explanations in words, ratings of two people, concepts in labelled text."""
     run = write_run(Place(tmp_path_factory.mktemp("judged") / "judged"), num_features=20)
     write_interpretation(run, "shuffled_topk", 0.7, 20)
-    run.put_json("interpretation/shuffled_topk/summary.json", run.get_json("interpretation/shuffled_topk/summary.json") | {"control": True})
     write_words(run, "topk", 20)
     write_ratings(run)
     write_concepts(run)

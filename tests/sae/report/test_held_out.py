@@ -1,16 +1,16 @@
-"""Explanations on all of the held-out text, and features of ultra-low density: what the report says of them, of older runs and of damaged ones."""
+"""Explanations on all of the held-out text, and features of ultra-low density: what the report says of them, and of damaged ones."""
 
 import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted_run import DENSITY_CLUSTERS, HELD_OUT_MEDIANS, VOCABULARY, evaluation, write_dictionary, write_interpretation
+from planted_records import DENSITY_CLUSTERS, HELD_OUT_MEDIANS, alter_summary, write_evaluation
+from planted_run import VOCABULARY, write_dictionary, write_interpretation
 
 from sae.errors import InputError
-from sae.report.features import BrowserConfig, feature_data
 from sae.report.gather import gather
-from sae.report.held_out import ON_CARDS, check_columns, held_out_rows
+from sae.report.held_out import held_out_rows
 from sae.report.numbers import groups_of_numbers
 from sae.report.page import write_report
 from sae.storage import Place
@@ -27,11 +27,10 @@ def small_run(tmp_path):
 
 
 def evaluated(tmp_path, clusters):
-    """The rows on sparsity of a run of which one evaluation holds `clusters`; `...` leaves them out."""
+    """The rows on sparsity of a run of which one evaluation holds `clusters`."""
     run = Place(tmp_path)
     write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
-    report = evaluation("relu", 0) | {"density_clusters": clusters}
-    run.put_json("evaluation/relu.json", {key: value for key, value in report.items() if value is not ...})
+    write_evaluation(run, "relu", 0, density_clusters=clusters)
     group = next(group for group in groups_of_numbers(gather(run)) if group.title == "How sparse the features are")
     return {row.name: (row.cells[0].value, row.cells[0].interval) for row in group.figures}
 
@@ -42,43 +41,35 @@ class TestMedians:
         assert [row.name for row in rows] == ["topk", "relu", "neurons", "random directions"]
         assert [cell.value for cell in rows[0].cells] == ["0.760", "0.330", "0.460", "0.410", "0.670", "0.210", "–"]
 
-    def test_a_run_of_an_older_release_has_no_such_table(self, small_run):
-        summary = small_run.get_json(SUMMARY)
-        del summary["held_out_medians"]
-        small_run.put_json(SUMMARY, summary)
-        write_report(small_run, token_texts=VOCABULARY)
-        assert "On all of the held-out text" not in small_run.get("report.html").decode()
-
     def test_a_summary_with_part_of_them_is_refused(self, small_run):
         medians = {key: value for key, value in HELD_OUT_MEDIANS.items() if key != "firing_f1"}
-        small_run.put_json(SUMMARY, small_run.get_json(SUMMARY) | {"held_out_medians": medians})
-        with pytest.raises(InputError, match=r"topk/summary\.json lacks firing_f1"):
+        summary = small_run.get_sealed(SUMMARY) | {"held_out_medians": medians}
+        small_run.put_sealed(SUMMARY, summary)
+        with pytest.raises(InputError, match=r"topk/summary\.json is not .*: field held_out_medians\.firing_f1 is missing"):
             write_report(small_run, token_texts=VOCABULARY)
 
 
 class TestColumns:
-    def table(self, run):
-        return pq.read_table(pa.BufferReader(run.get("interpretation/topk/features.parquet")))
-
-    def test_without_all_of_them_cards_are_as_before(self, small_run):
+    def put(self, run, table):
         sink = pa.BufferOutputStream()
-        pq.write_table(self.table(small_run).drop_columns([*ON_CARDS, "co_firing", "similar"]), sink)
-        small_run.put("interpretation/topk/features.parquet", sink.getvalue())
-        data = feature_data(small_run, gather(small_run).sources, VOCABULARY, BrowserConfig())
-        assert '"o":' not in data
-        assert '"f":[],"y":[]' in data
+        pq.write_table(table, sink)
+        run.put("interpretation/topk/features.parquet", sink.getvalue())
+        alter_summary(run, "topk")
 
     @pytest.mark.parametrize("column", ["firing_f1", "similar"])
-    def test_with_only_some_of_them_a_table_is_refused(self, small_run, column):
-        with pytest.raises(InputError, match=f"features has no column {column}"):
-            check_columns(self.table(small_run).drop_columns([column]), "features")
+    def test_a_table_without_one_of_them_is_refused(self, small_run, column):
+        table = pq.read_table(pa.BufferReader(small_run.get("interpretation/topk/features.parquet")))
+        self.put(small_run, table.drop_columns([column]))
+        with pytest.raises(InputError, match=f"features.parquet does not have the columns of this version: column '{column}' is missing"):
+            gather(small_run)
 
     @pytest.mark.parametrize("column", ["firing_f1", "co_firing"])
-    def test_with_something_else_in_one_a_table_is_refused(self, small_run, column):
-        table = self.table(small_run)
+    def test_a_table_with_something_else_in_one_is_refused(self, small_run, column):
+        table = pq.read_table(pa.BufferReader(small_run.get("interpretation/topk/features.parquet")))
         place = table.schema.get_field_index(column)
-        with pytest.raises(InputError, match=f"in {column}: interpret again"):
-            check_columns(table.set_column(place, column, pa.array(["?"] * len(table))), "features")
+        self.put(small_run, table.set_column(place, column, pa.array(["?"] * len(table))))
+        with pytest.raises(InputError, match=f"column '{column}' is string, expected"):
+            gather(small_run)
 
 
 class TestClusters:
@@ -94,13 +85,13 @@ class TestClusters:
         assert rows["Ultra-low-density cluster"] == ("none", "")
         assert not [name for name in rows if name.endswith("in the cluster")]
 
-    def test_an_evaluation_of_an_older_release_says_nothing_of_them(self, tmp_path):
-        assert "Ultra-low-density cluster" not in evaluated(tmp_path, ...)
-
     @pytest.mark.parametrize("damaged", [{}, [], {"ultra_low": DENSITY_CLUSTERS["ultra_low"]}, DENSITY_CLUSTERS | {"others": {"num_features": 3}}])
     def test_part_of_them_is_refused(self, tmp_path, damaged):
-        with pytest.raises(InputError, match=r"relu\.json holds only part of density_clusters"):
-            evaluated(tmp_path, damaged)
+        evaluated(tmp_path, None)
+        run = Place(tmp_path)
+        run.put_sealed("evaluation/relu.json", run.get_sealed("evaluation/relu.json") | {"density_clusters": damaged})
+        with pytest.raises(InputError, match=r"relu\.json is not what this version writes: .*density_clusters"):
+            gather(run)
 
     def test_a_report_shows_both_dictionaries_in_a_row(self, run):
         write_report(run, output_key="clusters.html", token_texts=VOCABULARY)

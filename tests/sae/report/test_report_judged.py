@@ -7,17 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted_run import HOSTILE, HOSTILE_EXPLANATION, write_breakdown, write_dictionary, write_ratings, write_run, write_words
+from planted_records import HOSTILE, alter_summary, write_evaluation
+from planted_run import HOSTILE_EXPLANATION, write_dictionary, write_ratings, write_run, write_words
 
 from jobs.show import show_run
-from sae.errors import InputError
+from sae.errors import CorruptObjectError, InputError
 from sae.report.comparisons import comparisons
 from sae.report.gather import gather
 from sae.report.glossary import glossary, glossary_markdown
 from sae.report.page import write_report
 from sae.report.story import findings
 from sae.report.words import words_of
-from sae.storage import Place
+from sae.storage import Place, sha256_hex
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -67,7 +68,7 @@ class TestNoise:
 
     def test_what_the_interpretation_compared_itself_is_taken(self, judged_run):
         row = {"dictionary": "topk", "source": "relu", "features": "all", "num": [9, 9], "difference": 0.25, "interval": [0.125, 0.375]}
-        judged_run.put_json("interpretation/comparison.json", {"rows": [row | {"within_noise": False}]})
+        judged_run.put_sealed("interpretation/comparison.json", {"rows": [row | {"within_noise": False}], "tables": {}})
         try:
             table = comparisons(gather(judged_run))[0]
         finally:
@@ -103,8 +104,10 @@ class TestWords:
         sink = pa.BufferOutputStream()
         pq.write_table(pq.read_table(pa.BufferReader(run.get(key))).drop_columns(["fuzzing_accuracy"]), sink)
         run.put(key, sink.getvalue())
-        with pytest.raises(InputError, match="has no column fuzzing_accuracy"):
-            words_of(run, "topk", [0])
+        alter_summary(run, "topk")
+        [topk] = [source for source in gather(run).sources if source.name == "topk"]
+        with pytest.raises(InputError, match="column 'fuzzing_accuracy' is missing"):
+            words_of(run, topk, [0])
 
 
 class TestPeople:
@@ -129,6 +132,7 @@ class TestPeople:
         run = write_run(Place(tmp_path), num_features=4)
         write_ratings(run)
         run.put("interpretation/relu/features.parquet", run.get("interpretation/topk/features.parquet"))
+        alter_summary(run, "relu")
         write_report(run, token_texts=token_texts)
         assert "The ratings of this run are not compared: relu was interpreted anew" in text_of(run.get("report.html").decode())
 
@@ -142,16 +146,25 @@ class TestBreakdown:
     def test_a_table_without_a_column_is_refused(self, tmp_path):
         run = Place(tmp_path)
         write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
-        write_breakdown(run, "relu", 0)
-        run.put("evaluation/relu.positions.arrow", run.get("evaluation/relu.worst.arrow"))
-        with pytest.raises(InputError, match=r"relu\.positions\.arrow has no column predictions"):
+        write_evaluation(run, "relu", 0)
+        other = run.get("evaluation/relu.worst.arrow")
+        run.put("evaluation/relu.positions.arrow", other)
+        with pytest.raises(CorruptObjectError, match=r"relu\.positions\.arrow has the digest .*, and .*relu\.json names"):
+            write_report(run)
+        report = run.get_sealed("evaluation/relu.json")
+        run.put_sealed("evaluation/relu.json", report | {"tables": report["tables"] | {"relu.positions.arrow": sha256_hex(other)}})
+        with pytest.raises(InputError, match=r"relu\.positions\.arrow does not have the columns of this version: column 'predictions' is missing"):
             write_report(run)
 
     def test_a_damaged_table_is_named(self, tmp_path):
         run = Place(tmp_path)
         write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
+        write_evaluation(run, "relu", 0)
         run.put("evaluation/relu.worst.arrow", b"ARROW1 no more")
-        with pytest.raises(InputError, match=r"relu\.worst\.arrow is not an Arrow file"):
+        report = run.get_sealed("evaluation/relu.json")
+        digests = report["tables"] | {"relu.worst.arrow": sha256_hex(b"ARROW1 no more")}
+        run.put_sealed("evaluation/relu.json", report | {"tables": digests})
+        with pytest.raises(InputError, match=r"relu\.worst\.arrow is not a whole table"):
             write_report(run)
 
 
@@ -164,8 +177,8 @@ class TestConcepts:
     def test_a_report_of_another_release_is_refused(self, tmp_path):
         run = Place(tmp_path)
         write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
-        run.put_json("concepts/concepts.json", {"labels": []})
-        with pytest.raises(InputError, match=r"concepts\.json lacks 'sources'"):
+        run.put_sealed("concepts/concepts.json", {"labels": []})
+        with pytest.raises(InputError, match=r"concepts\.json is not what this version writes: field sources is missing"):
             write_report(run)
 
 

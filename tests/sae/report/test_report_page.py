@@ -6,9 +6,10 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from planted_run import HOSTILE, evaluation, store_manifest, write_dictionary
+from planted_records import HOSTILE, write_evaluation, write_store
+from planted_run import write_dictionary
 
-from sae.errors import InputError
+from sae.errors import CorruptObjectError, InputError
 from sae.report.page import write_report
 from sae.storage import Place
 
@@ -83,7 +84,7 @@ class TestUnfinishedRuns:
     def test_a_run_without_interpretation_says_so(self, tmp_path):
         run = Place(tmp_path)
         write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
-        run.put_json("evaluation/relu.json", evaluation("relu", 0))
+        write_evaluation(run, "relu", 0)
         write_report(run)
         text = text_of(run.get("report.html").decode())
         assert "Not interpreted: relu. `monosem interpret` does it" in text
@@ -94,7 +95,7 @@ class TestUnfinishedRuns:
     def test_a_run_without_evaluation_says_so(self, tmp_path):
         run = Place(tmp_path)
         write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
-        run.put_json("store/manifest.json", store_manifest())
+        write_store(run)
         write_report(run)
         text = text_of(run.get("report.html").decode())
         assert "Not evaluated: relu." in text
@@ -102,7 +103,7 @@ class TestUnfinishedRuns:
 
     def test_an_evaluation_alone_makes_a_report(self, tmp_path):
         run = Place(tmp_path)
-        run.put_json("evaluation/topk.json", evaluation("topk", 1))
+        write_evaluation(run, "topk", 1)
         write_report(run)
         assert "Not logged while training: topk." in text_of(run.get("report.html").decode())
 
@@ -114,5 +115,8 @@ class TestUnfinishedRuns:
         run = Place(tmp_path)
         write_dictionary(run.child("dictionaries", "relu"), "relu", 0)
         run.put("dictionaries/relu/training.jsonl", b'{"step": 1')
-        with pytest.raises(InputError, match=r"training\.jsonl is not JSON lines"):
+        with pytest.raises(CorruptObjectError, match=r"training\.jsonl has the digest"):
+            write_report(run)
+        run.delete("dictionaries/relu/result.json")  # of an unfinished training nothing covers the log
+        with pytest.raises(InputError, match=r"training\.jsonl, line 1 is not valid JSON"):
             write_report(run)

@@ -1,7 +1,8 @@
 """`summary.json`: the figures of a run for programs."""
 
 import pytest
-from planted_run import evaluation, write_dictionary
+from planted_records import write_evaluation
+from planted_run import write_dictionary
 
 from sae.report.gather import summarise
 from sae.storage import Place
@@ -28,7 +29,7 @@ def test_figures_of_stages_that_have_not_run_are_null(tmp_path):
     (relu,) = summarise(run)["dictionaries"]
     assert relu["loss_recovered_zero"] is None
     assert relu["explanation_score_median"] is None
-    run.put_json("evaluation/relu.json", evaluation("relu", 0))
+    write_evaluation(run, "relu", 0)
     assert summarise(run)["dictionaries"][0]["loss_recovered_zero"] == pytest.approx((4.61 - 3.41) / (4.61 - 3.18))
 
 

@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sae.errors import FailureError, InputError, LeaseError, PlanError
+from sae.errors import CorruptObjectError, FailureError, InputError, LeaseError, PlanError
 from sae.interpretation.language_model.config import LanguageModelConfig, RequestLimits
+from sae.interpretation.summary_record import put_summary
+from sae.records import digests_of
 from sae.storage import Place
 from sae.storage.lease import hold_lease
 from services.language_interpreter import estimate
@@ -104,6 +106,10 @@ def test_an_example_in_both_sets_ends_the_work(output):
     sink = pa.BufferOutputStream()
     pq.write_table(leaked, sink)
     place.put("examples.parquet", sink.getvalue())
+    with pytest.raises(CorruptObjectError, match="examples.parquet has the digest"):
+        explain(output, planted.honest, sources=["topk"])
+    tables = digests_of(place, ("plan.json", "features.parquet", "examples.parquet"))
+    put_summary(place, place.get_sealed("summary.json") | {"tables": tables})
     with pytest.raises(FailureError, match="serve explaining and scoring feature") as found:
         explain(output, planted.honest, sources=["topk"])
     assert not found.value.endpoint.asked("explain")
