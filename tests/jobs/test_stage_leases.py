@@ -18,7 +18,7 @@ def done(monkeypatch):
     """The stages that were worked at; none of them needs a cluster."""
     worked = []
     monkeypatch.setattr(jobs.run, "STAGES", {name: lambda config, monitor, name=name: worked.append(name) for name in ("train", "evaluate")})
-    monkeypatch.setattr(jobs.run, "cluster_description", dict)
+    monkeypatch.setattr(jobs.run, "cluster_description", lambda: {"cpus": 2.0, "gpus": 0.0, "nodes": 1})
     return worked
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from planted_run import HOSTILE, HOSTILE_EXPLANATION, WORDS, write_run
 
+from sae.records import digests_of
 from sae.report.page import write_report
 from sae.storage import Place
 
@@ -54,6 +55,10 @@ def silent_report(tmp_path_factory, token_texts):
     sink = pa.BufferOutputStream()
     pq.write_table(table.set_column(column, table.schema.field(column), pa.array(scores, table.schema.field(column).type)), sink)
     run.put("interpretation/topk/features.parquet", sink.getvalue())
+    place = run.child("interpretation", "topk")
+    summary = place.get_sealed("summary.json")
+    place.put_sealed("summary.json", summary | {"tables": summary["tables"] | digests_of(place, ["features.parquet"])})
+    run.delete("interpretation/comparison.json")
     write_report(run, token_texts=token_texts)
     return "file://" + os.fspath(run.local_path("report.html"))
 
