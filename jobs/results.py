@@ -6,9 +6,10 @@ from sae.concepts.report import REPORT_KEY, concepts_table, read_concepts
 from sae.corpus.packing import TokenCorpus
 from sae.interpretation.comparison import COMPARISON_KEY, comparison_table, read_comparison
 from sae.interpretation.summary_record import read_summary
-from sae.report.gather import summarise
+from sae.report.gather import gather, summarise
 from sae.report.numbers import dollars
 from sae.report.run_records import SUMMARY_KEY, read_run_summary
+from sae.report.verdicts import verdicts
 from sae.storage import Place
 
 FEWEST_EXPLAINED = 0.5  # below this share of features explained, a run ends with a warning
@@ -18,7 +19,7 @@ OTHER_TEXT = "other_text"
 def results_table(run: Place) -> list[str]:
     """The lines of the table: one row a dictionary, one a baseline; then differences, time, memory and where the report lies."""
     summary = read_run_summary(run).model_dump(mode="json")
-    lines = [*figures_table(summary), "", *interpretation_lines(run)]
+    lines = [*warning_lines(run), *figures_table(summary), "", *interpretation_lines(run)]
     if summary["wall_seconds"] is not None and summary["peak_rss_bytes"] is not None:
         lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
     return [*lines, f"report: {run.url}/report.html"]
@@ -28,7 +29,13 @@ def evaluation_lines(run: Place) -> list[str]:
     """The table of what was measured so far, without a report; nothing before an evaluation."""
     if not _evaluated(run):
         return []
-    return [*figures_table(summarise(run)), "", *other_text_lines(run), *concept_lines(run)]
+    return [*warning_lines(run), *figures_table(summarise(run)), "", *other_text_lines(run), *concept_lines(run)]
+
+
+def warning_lines(run: Place) -> list[str]:
+    """What must be known before a figure of the table is quoted; nothing where nothing is wrong."""
+    warnings = [f"WARNING: {verdict}" for verdict in verdicts(gather(run))]
+    return [*warnings, ""] if warnings else []
 
 
 def other_text_lines(run: Place) -> list[str]:

@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[Figure, ...]] = {
             "Loss recovered, mean ablation",
             "loss_recovered_mean",
             "share",
-            "The same against putting the mean activation in its place, a stricter comparison.",
+            "The same against putting the mean activation in its place. Which of the two ablations costs more depends on model and hookpoint.",
             "(CE_mean − CE_spliced) / (CE_mean − CE_clean); interval: bootstrap over sequences",
         ),
         Figure(

@@ -28,6 +28,7 @@ from sae.report.people import People, people_section
 from sae.report.script import own_file, page_script, script_digest
 from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
 from sae.report.training_charts import training_page
+from sae.report.verdicts import verdicts
 from sae.report.words import words_table
 from sae.storage import Place
 
@@ -82,6 +83,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "name": record.name,
         "heading": heading(record),
         "lead": lead(record),
+        "verdicts": verdicts(record),
         "findings": findings(record),
         "facts": facts(record, summary, written),
         "dictionaries": record.dictionaries,
