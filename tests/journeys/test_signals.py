@@ -37,7 +37,7 @@ def journey(tmp_path_factory, tiny_run):
     ends = {}
     for stage, sign, number, _ in STAGES:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 150
         while not (output / sign).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1.0)
@@ -45,7 +45,7 @@ def journey(tmp_path_factory, tiny_run):
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
         ends[stage] = process.returncode, said, time.monotonic() - sent, list(output.rglob("lease/*.json"))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     return output, config, ends
 
