@@ -6,14 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.checks import check_run
 from jobs.config import RunConfig
 from jobs.overlap import harvest_and_train
-from jobs.stages import STAGES, WHOLE_WAY, check_harvest, cluster_description, idle_gpus
+from jobs.stages import STAGES, WHOLE_WAY, cluster_description, idle_gpus
+from sae.config import shown
+from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.errors import PlanError
 from sae.records import put_record
 from sae.report.run_records import STAGES_KEY, RunStages, read_stages
 from sae.storage import Place
 from sae.storage.lease import hold_lease
+from sae.store.manifest import PLAN_KEY
 from services.cluster import connect
 from services.ending import afterwards
 from services.log import log
@@ -45,8 +49,7 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
     if from_scratch:
         names = ("pretrain", *names)
         config = config.model_copy(update={"subject": config.subject.model_copy(update={"model": f"{config.output}/subject"})})
-    if "harvest" in names:
-        check_harvest(config, subject_exists=not from_scratch)
+    check_run(config, names, from_scratch)
     if names != ("pretrain",):
         _write_resolved(config)
     started = time.monotonic()
@@ -146,7 +149,32 @@ def _write_resolved(config: RunConfig) -> None:
     resolved = config.model_dump(mode="json", exclude={"cluster", "plan"})
     if place.exists(key):
         found = place.get_json(key)
-        differing = [section for section in ("subject", "corpus", "store") if found.get(section) != resolved[section]]
-        if differing:
-            raise PlanError(f"{place.url} holds a run with another {', '.join(differing)} ({place.path(key)}): choose another output, or delete it")
+        differing = _differing(found if isinstance(found, dict) else {}, resolved)
+        if differing and _has_work(config):
+            raise PlanError(
+                f"{place.url} holds a run with another {', '.join(differing)} ({place.path(key)}). Choose another output, or delete what is there"
+            )
     place.put_json(key, resolved)
+
+
+def _differing(found: dict[str, Any], resolved: dict[str, Any]) -> list[str]:
+    """The settings that decide what a run is of and that differ, with both values."""
+    differing = []
+    for section in ("subject", "corpus", "store"):
+        there, now = found.get(section), resolved[section]
+        if isinstance(there, dict) and isinstance(now, dict):
+            differing += [
+                f"{section}.{name} (there {shown(there.get(name))}, now {shown(now[name])})" for name in now if there.get(name) != now[name]
+            ]
+        elif there != now:
+            differing.append(f"{section} (there {shown(there)}, now {shown(now)})")
+    return differing
+
+
+def _has_work(config: RunConfig) -> bool:
+    """Say whether a run left anything in the output that another one would mix with: an attempt that was refused did not."""
+    record = config.place.get_json("stages.json") if config.place.exists("stages.json") else {}
+    stages = record.get("stages", {}) if isinstance(record, dict) else {}
+    if any(isinstance(cost, dict) and cost.get("finished") for cost in stages.values()):
+        return True
+    return Place(config.corpus_url).exists(CORPUS_MANIFEST_KEY) or config.place.child("store").exists(PLAN_KEY)

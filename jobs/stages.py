@@ -6,41 +6,24 @@ from typing import Any
 import ray
 
 from jobs.config import RunConfig
-from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.corpus.packing import prepare_corpus
-from sae.corpus.sources import check_sources
+from sae.corpus.splitting import SPLITS
 from sae.errors import InputError
 from sae.interpretation.language_model.material import Vocabulary
 from sae.report.gather import summarise
 from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.storage import Place
 from sae.subject import load_tokenizer
-from sae.subject_check import check_subject
 from services.concept_detector import ConceptOptions, detect_concepts
 from services.evaluator import evaluate
 from services.harvester import harvest
 from services.interpreter import interpret
+from services.log import log
 from services.metrics import Monitor
 from services.overlap import Overlap
 from services.pretrainer import pretrain_subject
 
 Stage = Callable[[RunConfig, Monitor], Any]
-
-
-def check_harvest(config: RunConfig, subject_exists: bool = True) -> None:
-    """Check text and subject model in seconds, before Ray is started and before hours of tokenising.
-
-    Args:
-        config: the run.
-        subject_exists: false where an earlier stage of the command makes the subject model.
-
-    Raises:
-        UserError: a file of text, its text field, the model, a hookpoint or the context length cannot be used.
-    """
-    if not Place(config.corpus_url).exists(CORPUS_MANIFEST_KEY):  # a finished corpus needs its text no more
-        check_sources(config.corpus)
-    if subject_exists:
-        check_subject(config.subject, config.harvest.hookpoints, config.corpus.context_length)
 
 
 def pretrain_stage(config: RunConfig, monitor: Monitor) -> Any:
@@ -57,10 +40,15 @@ def corpus_stage(config: RunConfig, monitor: Monitor) -> Any:
         done += tokens
         monitor.progress("tokenise/tokens", done, total)
 
-    manifest = prepare_corpus(config.corpus, load_tokenizer(config.subject), Place(config.corpus_url), report).manifest
+    corpus = prepare_corpus(config.corpus, load_tokenizer(config.subject), Place(config.corpus_url), report)
     if done:
         monitor.progress("tokenise/tokens", done, done)  # documents are whole, so what was read is never quite what was asked for
-    return manifest
+    wanted = {"train": config.corpus.train_tokens, "held_out": config.corpus.held_out_tokens}
+    for split in SPLITS:
+        found = corpus.num_sequences(split) * config.corpus.context_length
+        if (asked := wanted[split]) is not None and found + config.corpus.context_length <= asked:
+            log("text_ran_out", split=split, tokens=found, asked_for=asked)
+    return corpus.manifest
 
 
 def harvest_stage(config: RunConfig, monitor: Monitor) -> Any:

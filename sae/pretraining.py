@@ -10,11 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from safetensors.torch import load, save
 from torch.nn import functional
 
@@ -41,6 +41,12 @@ class TransformerConfig(Config):
     num_layers: PositiveInt = Field(1, le=128, description="layers")
     num_heads: PositiveInt = Field(4, le=256, description="attention heads a layer")
     vocab_size: PositiveInt = Field(4096, ge=257, le=1_000_000, description="tokens of the byte-level BPE")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model {self.d_model} is no multiple of num_heads {self.num_heads}: change one of them")
+        return self
 
 
 class PretrainingConfig(Config):

@@ -85,9 +85,6 @@ class Subject:
             InputError: no such directory, a name the hub does not answer for, an architecture TransformerLens has no adapter for, weights
                 that are missing, damaged or not finite, a tokenizer with more tokens than the embedding has rows.
         """
-        from transformers.utils.logging import disable_progress_bar  # a second of import: only who runs a model pays it
-
-        disable_progress_bar()  # its bar over a handful of tensors would run into those of the stages
         name = model_directory(config)
         tokenizer = load_tokenizer(config)
         with one_line_errors(config.model):

@@ -29,6 +29,7 @@ class SubjectDescription:
         context_length: tokens of the longest sequence that it takes.
         d_vocab: rows of its embedding.
         hookpoints: names that `Subject.activations` will know; empty where they are only known once the weights are loaded.
+        aliases: for each of these names the first that stands for the same activation.
     """
 
     model: str
@@ -37,6 +38,7 @@ class SubjectDescription:
     context_length: int
     d_vocab: int
     hookpoints: tuple[str, ...]
+    aliases: dict[str, str]
 
 
 def check_subject(config: SubjectConfig, hookpoints: Sequence[str] = (), context_length: int | None = None) -> SubjectDescription:
@@ -60,6 +62,7 @@ def check_subject(config: SubjectConfig, hookpoints: Sequence[str] = (), context
     check_tokenizer(tokenizer, description.d_vocab, config.model)
     for hookpoint in hookpoints:
         _check_hookpoint(description, hookpoint)
+    _refuse_twice(description, hookpoints)
     if context_length is not None and context_length > description.context_length:
         raise InputError(
             f"corpus.context_length is {context_length}, {config.model!r} takes at most {description.context_length} tokens. "
@@ -90,13 +93,28 @@ def _describe(directory: str, model: str, tokenizer: SubjectTokenizer) -> Subjec
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-    return SubjectDescription(model, bridge.cfg.n_layers, bridge.cfg.d_model, bridge.cfg.n_ctx, rows, tuple(sorted(bridge.hook_dict)))
+    return SubjectDescription(
+        model, bridge.cfg.n_layers, bridge.cfg.d_model, bridge.cfg.n_ctx, rows, tuple(sorted(bridge.hook_dict)), _aliases(bridge.hook_dict)
+    )
 
 
 def _from_config(text: object, model: str) -> SubjectDescription:
     names = ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size")
     layers, width, length, rows = (int(getattr(text, name, 0) or 0) for name in names)
-    return SubjectDescription(model, layers or 2**31, width, length or 2**31, rows or 2**31, ())  # what is not known refuses nothing
+    return SubjectDescription(model, layers or 2**31, width, length or 2**31, rows or 2**31, (), {})  # what is not known refuses nothing
+
+
+def _aliases(hooks: dict[str, object]) -> dict[str, str]:
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(hooks[name]), name) for name in sorted(hooks)}
+
+
+def _refuse_twice(description: SubjectDescription, hookpoints: Sequence[str]) -> None:
+    known: dict[str, str] = {}
+    for hookpoint in hookpoints:
+        other = known.setdefault(description.aliases.get(hookpoint, hookpoint), hookpoint)
+        if other != hookpoint:
+            raise HookpointError(f"{other!r} and {hookpoint!r} are two names of one hookpoint. Keep one of them in harvest.hookpoints")
 
 
 def _check_hookpoint(description: SubjectDescription, hookpoint: str) -> None:

@@ -48,7 +48,9 @@ def load_weights(directory: str, model: str, dtype: torch.dtype, device: str) ->
         InputError: tensors are missing, of another shape, left over, or hold values that are not finite.
     """
     from transformers import AutoModelForCausalLM  # a second of import
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # its bar over a handful of tensors would run into those of the stages
     loaded, report = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=dtype,

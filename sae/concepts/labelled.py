@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import IO, Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field, PositiveInt
 
-from sae.config import Config, Location, Name, Seed, refuse_repetition
+from sae.config import Config, Locations, Name, Seed, refuse_repetition
 from sae.corpus.formats import decompressed, json_records, recognise, shown
 from sae.corpus.formats.recognition import COMPRESSION_SUFFIXES, Compression
 from sae.corpus.splitting import normal_form
@@ -26,7 +27,9 @@ MAX_LABELS = 1000
 class ConceptsConfig(Config):
     """Labelled text, and how much of it detectors are selected and measured on."""
 
-    text: Location | None = Field(None, description="JSONL file (.gz too) of labelled documents, a path or URL; null: no concept detection")
+    text: Locations | None = Field(
+        None, min_length=1, max_length=1000, description="JSONL files (.gz too) of labelled documents, paths or URLs; null: no concept detection"
+    )
     text_field: Name = Field("text", description="the field that holds the text")
     label_field: Name = Field("label", description="the field that holds the label")
     sequences_per_label: PositiveInt = Field(128, ge=2, le=10**6, description="sequences of each label in either half, at most")
@@ -89,13 +92,24 @@ def read_labelled(config: ConceptsConfig) -> LabelledDocuments:
     Raises:
         InputError: no such file, a line that is no labelled document, fewer than two labels, or a label with fewer than two documents.
     """
-    path = str(config.text)
+    paths = config.text or []
     found: dict[str, str] = {}
-    for where, record in _records(path):
+    for where, record in itertools.chain.from_iterable(map(_records, paths)):
         text, label = _document(record, config, where)
         if found.setdefault(text, label) != label:
             raise InputError(f"{where} repeats a text under the label {label!r}, before it was {found[text]!r}: label it once")
-    return _halves(found, path)
+    return _halves(found, ", ".join(paths))
+
+
+def check_labelled(config: ConceptsConfig) -> None:
+    """Read the first document of each file of labelled text, to find a wrong path or field before anything is computed.
+
+    Raises:
+        InputError: no such file, or its first line is no labelled document.
+    """
+    for path in config.text or []:
+        for where, record in itertools.islice(_records(path), 1):
+            _document(record, config, where)
 
 
 def label_tokens(documents: LabelledDocuments, tokenizer: SubjectTokenizer, context_length: int, config: ConceptsConfig) -> LabelledTokens:

@@ -65,10 +65,10 @@ summary.json (`sae.interpretation.summary`)
     where nothing was scored.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sae.config import Config, Seed
 from sae.interpretation.controls import ControlsConfig
@@ -125,6 +125,9 @@ EXAMPLES_SCHEMA = pa.schema(
 )
 
 
+MOST_EXAMPLE_TOKENS = 50_000  # of a feature; the defaults are a thousand
+
+
 class ExampleMix(Config):
     """How many examples of each kind, and how much text around each.
 
@@ -138,6 +141,16 @@ class ExampleMix(Config):
     out_of_context: NonNegativeInt = Field(le=1000, description="the tokens of the top examples, wherever else they stand")
     tokens_before: NonNegativeInt = Field(le=1000, description="tokens shown before the one an example was chosen for")
     tokens_after: NonNegativeInt = Field(le=1000, description="tokens shown after it")
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        examples = self.top + self.random + self.hard_negatives + self.out_of_context + NUM_INTERVALS * self.per_interval
+        if examples * self.window > MOST_EXAMPLE_TOKENS:
+            raise ValueError(
+                f"{examples:,} examples of {self.window:,} tokens are {examples * self.window:,} tokens for every feature. "
+                f"At most {MOST_EXAMPLE_TOKENS:,} are kept: ask for fewer examples, or shorter ones"
+            )
+        return self
 
     @property
     def window(self) -> int:

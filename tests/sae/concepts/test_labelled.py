@@ -90,7 +90,7 @@ def test_a_line_that_cannot_be_stored_is_refused(written):
 def test_labelled_text_is_read_from_a_url(written, tmp_path):
     config = written(some_documents())
     Place("memory://labelled").put("text.jsonl.gz", (tmp_path / "labelled.jsonl.gz").read_bytes())
-    assert read_labelled(config.model_copy(update={"text": "memory://labelled/text.jsonl.gz"})).digest == read_labelled(config).digest
+    assert read_labelled(config.model_copy(update={"text": ["memory://labelled/text.jsonl.gz"]})).digest == read_labelled(config).digest
     with pytest.raises(InputError, match="memory://labelled/nowhere.jsonl does not exist"):
         read_labelled(ConceptsConfig(text="memory://labelled/nowhere.jsonl"))
 

@@ -1,0 +1,151 @@
+"""Checks that take seconds, before Ray is started and anything is written: output, sizes, text and subject model."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.config import RunConfig
+from jobs.estimates import Widths, check_estimates, describe_extent, this_machine
+from sae.concepts.labelled import check_labelled
+from sae.corpus.files import find_files
+from sae.corpus.manifest import CORPUS_MANIFEST_KEY
+from sae.corpus.sources import DEPENDENCIES, CorpusConfig, check_sources
+from sae.errors import ConfigError, InputError, MonosemError
+from sae.storage import Place, check_output_url, parse_json
+from sae.store.manifest import PLAN_KEY, read_plan
+from sae.subject import EMBEDDED, EMBEDDED_DIRECTORY, SubjectConfig
+from sae.subject_check import check_subject
+from services.log import log
+
+BYTES_PER_TOKEN = 4
+MOST_TOKENS_PER_BYTE = 1 / 2  # text that has fewer bytes than this asks for is too short, whatever the tokenizer
+EXPANSION = {".gz": 10, ".zst": 10, ".parquet": 5}  # of compressed text, at most as a rule
+RESIDUAL_NAMES = ("resid", "mlp", "hook_in", "hook_out", "embed", "ln")
+SMALLEST_HEAD_SHARE = 16  # keys and values of a few heads are that much narrower than the residual stream
+
+
+def check_run(config: RunConfig, stages: Sequence[str], from_scratch: bool = False) -> None:
+    """Refuse what would fail later, and log what will be surprising.
+
+    Args:
+        config: the run.
+        stages: that will run.
+        from_scratch: the first of them makes the subject model.
+
+    Raises:
+        UserError: the output cannot be written to, a stage needs more than the machine has, or text or subject model cannot be used.
+    """
+    _check_directory("output", config.output)
+    if config.store is not None and "harvest" in stages:
+        _check_directory("store", config.store)
+    check_estimates(config, stages, this_machine(config), known_widths(config, from_scratch))
+    if "harvest" in stages:
+        check_harvest(config, subject_exists=not from_scratch)
+    if "pretrain" in stages:
+        check_sources(config.pretraining.corpus)
+    if "evaluate" in stages and config.evaluation.text is not None:
+        check_sources(config.corpus.model_copy(update={"text": config.evaluation.text}))
+    if "concepts" in stages or ("evaluate" in stages and config.evaluation.concepts.text is not None):
+        if config.evaluation.concepts.text is None:
+            raise ConfigError("evaluation.concepts.text is null: name a JSONL file with a text and a label on each line")
+        check_labelled(config.evaluation.concepts)
+    if {"harvest", "train"} & set(stages):
+        log("extent", **describe_extent(config, stages), advice="`monosem plan` estimates time and memory")
+
+
+def check_harvest(config: RunConfig, subject_exists: bool = True) -> None:
+    """Check text and subject model, before hours of tokenising.
+
+    Args:
+        config: the run.
+        subject_exists: false where an earlier stage of the command makes the subject model.
+
+    Raises:
+        UserError: a file of text, its text field, the model, a hookpoint or the context length cannot be used.
+    """
+    if not Place(config.corpus_url).exists(CORPUS_MANIFEST_KEY):  # a finished corpus needs its text no more
+        check_sources(config.corpus)
+        if advice := short_text(config.corpus):
+            log("text_is_short", advice=advice)
+    if subject_exists:
+        check_subject(config.subject, config.harvest.hookpoints, config.corpus.context_length)
+
+
+def text_tokens(config: CorpusConfig) -> int | None:
+    """Tokens of local text, estimated from its size at 4 bytes each; None where a source is no local file."""
+    if any(source == DEPENDENCIES or source.startswith("hf:") for source in config.text):
+        return None
+    return int(_text_bytes(config) / BYTES_PER_TOKEN)
+
+
+def short_text(config: CorpusConfig) -> str | None:
+    """What to know where local text has fewer tokens than a run asks for; None where it has enough, or nothing is known."""
+    tokens = text_tokens(config)
+    wanted = (config.train_tokens or 0) + (config.held_out_tokens or 0)
+    if tokens is None or tokens * BYTES_PER_TOKEN * MOST_TOKENS_PER_BYTE >= wanted:
+        return None
+    return (
+        f"corpus.text has about {tokens:,} tokens ({tokens * BYTES_PER_TOKEN:,} bytes). "
+        f"corpus.train_tokens and corpus.held_out_tokens ask for {wanted:,}: all of the text will be used"
+    )
+
+
+def known_widths(config: RunConfig, from_scratch: bool = False) -> Widths:
+    """What is known of the subject's sizes without loading it: from the store, else from the model's own configuration, else 1."""
+    if from_scratch:
+        return Widths(config.pretraining.transformer.d_model, config.pretraining.transformer.vocab_size)
+    found = model_configuration(config.subject)
+    vocab, width = _size(found, "vocab_size"), _size(found, "hidden_size", "n_embd", "d_model")
+    if not any(name in config.hookpoint for name in RESIDUAL_NAMES):
+        width = max(1, width // SMALLEST_HEAD_SHARE)
+    try:
+        store = Place(config.store_url)
+        if store.exists(PLAN_KEY):
+            width = read_plan(store).hookpoints.get(config.hookpoint, width)
+    except MonosemError:
+        pass  # the stage that reads the store says what is wrong with it
+    return Widths(width, vocab)
+
+
+def model_configuration(subject: SubjectConfig) -> dict[str, Any]:
+    """The `config.json` of a local model; empty where there is none, which the stage that loads the model will say."""
+    directory = EMBEDDED_DIRECTORY if subject.model == EMBEDDED else Path(os.path.expanduser(subject.model))
+    path = directory / "config.json"
+    try:
+        if not path.is_file() or path.stat().st_size > 2**20:
+            return {}
+        found = parse_json(path.read_bytes(), str(path))
+    except (OSError, InputError):
+        return {}
+    text = found.get("text_config", found) if isinstance(found, dict) else {}
+    return text if isinstance(text, dict) else {}
+
+
+def _size(found: dict[str, Any], *names: str) -> int:
+    values = [found.get(name) for name in names]
+    return next((value for value in values if type(value) is int and 0 < value < 2**31), 1)
+
+
+def _text_bytes(config: CorpusConfig) -> int:
+    total = 0.0
+    for source in config.text:
+        for path, _ in find_files(source):
+            total += path.stat().st_size * EXPANSION.get(path.suffix.lower(), 1)
+    return int(total)
+
+
+def _check_directory(key: str, url: str) -> None:
+    """Refuse an output that is no directory or cannot be written to, without writing there."""
+    check_output_url(url)
+    path = Place(url).local_path()
+    if path is None:
+        return
+    try:
+        found = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    except OSError as error:
+        raise InputError(f"{key}: cannot use {str(path)!r}: {error.strerror}. Choose another directory") from None
+    if not found.is_dir():
+        raise InputError(f"{key}: {str(found)!r} is a file, and a directory is needed. Choose another path")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise InputError(f"{key}: {str(found)!r} cannot be written to. Choose another path, or change its permissions")
