@@ -4,22 +4,29 @@ Every request gets a number, and its answer comes once, through `wait`: what a p
 still open.
 """
 
+import contextlib
 import itertools
 import math
+import os
 import queue
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
 
+from sae.errors import UserError
 from services.devices import check_gpu_runtime
-from services.failure import WorkerLost
+from services.failure import WorkerLost, WorkerUnfit
 
 # glibc otherwise returns every tensor above 32 MB to the kernel when it is freed, and page faults take half of the CPU time.
 WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+
+PULSE = "pulse"  # the threads of an actor that answer pings
+LONGEST_REASON = 300  # characters of an environment's error
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ class Actors(Protocol):
     def run(self, actor: Any, task: Any, wait_seconds: float) -> int:
         """Ask an actor to do a task after `wait_seconds`; returns the request's number."""
 
+    def ping(self, actor: Any) -> int:
+        """Ask a started actor whether its process lives, whatever it is doing; returns the request's number."""
+
     def wait(self, timeout_seconds: float) -> list[Answer]:
         """Answers that have come since the last call; waits for one, but not longer than that."""
 
@@ -63,18 +73,48 @@ class Actors(Protocol):
 
 
 class Host:
-    """The actor around a worker. The worker is built in `start`, so that its errors arrive as themselves, not as a dead actor."""
+    """The actor around a worker. The worker is built in `start`, so that its errors arrive as themselves, not as a dead actor.
 
-    def start(self, worker: type, arguments: tuple[Any, ...], wait_seconds: float) -> None:
-        """Build the worker."""
+    Args:
+        driver_host: the driver's node. An error on another node says where it was: that node may lack what the driver's has.
+    """
+
+    def __init__(self, driver_host: str) -> None:
+        self._driver_host = driver_host
+
+    def start(self, worker: type, arguments: tuple[Any, ...], wait_seconds: float) -> str:
+        """Build the worker; returns what it may be called in a log."""
         time.sleep(wait_seconds)
-        check_gpu_runtime()
-        self._worker = worker(*arguments)
+        with named_by_node(self._driver_host):
+            check_gpu_runtime()
+            self._worker = worker(*arguments)
+        return f"{worker.__name__} (process {os.getpid()} on {ray.util.get_node_ip_address()})"
 
     def run(self, task: Any, wait_seconds: float) -> Any:
         """Do a task."""
         time.sleep(wait_seconds)
-        return self._worker.run(task)
+        with named_by_node(self._driver_host):
+            return self._worker.run(task)
+
+    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]  # Ray's own types
+    def ping(self) -> None:
+        """Answer, from a thread that no task holds up."""
+
+
+@contextlib.contextmanager
+def named_by_node(driver_host: str) -> Iterator[None]:
+    """Add the node to a mistake of the user's that is found on another node than the driver's.
+
+    Raises:
+        UserError: as itself, with a longer message.
+    """
+    try:
+        yield
+    except UserError as error:
+        here = ray.util.get_node_ip_address()
+        if here == driver_host:
+            raise
+        raise type(error)(f"{error} (found on node {here}, which must reach the same files as {driver_host}, where the command runs)") from None
 
 
 class RayActors:
@@ -89,7 +129,7 @@ class RayActors:
 
     def __init__(self, num_cpus: float = 1.0, num_gpus: float = 0.0, labels: Mapping[str, str] | None = None, concurrency: int = 1) -> None:
         threads = {"OMP_NUM_THREADS": str(max(1, math.ceil(num_cpus)))}
-        self._host = ray.remote(Host).options(
+        self._host = ray.remote(concurrency_groups={PULSE: 1})(Host).options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             label_selector=dict(labels) if labels else None,
@@ -102,12 +142,16 @@ class RayActors:
 
     def start(self, worker: type, arguments: tuple[Any, ...], wait_seconds: float) -> tuple[Any, int]:
         """Ask for an actor with its worker."""
-        actor = self._host.remote()
+        actor = self._host.remote(ray.util.get_node_ip_address())
         return actor, self._asked(actor.start.remote(worker, arguments, wait_seconds))
 
     def run(self, actor: Any, task: Any, wait_seconds: float) -> int:
         """Ask an actor to do a task."""
         return self._asked(actor.run.remote(task, wait_seconds))
+
+    def ping(self, actor: Any) -> int:
+        """Ask an actor whether its process lives."""
+        return self._asked(actor.ping.remote())
 
     def wait(self, timeout_seconds: float) -> list[Answer]:
         """Answers that have come; Ray delivers each by itself, where `ray.wait` would look at all that are open."""
@@ -148,6 +192,18 @@ def _answer(number: int, future: "Future[Any]") -> Answer:
     error = future.exception()
     if error is None:
         return Answer(number, future.result())
-    if isinstance(error, ray.exceptions.RayTaskError):
-        return Answer(number, error=error.cause if isinstance(error.cause, Exception) else error)
-    return Answer(number, error=WorkerLost((str(error).strip().splitlines() or ["no message"])[0]))
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    ours = not isinstance(error, ImportError | ray.exceptions.RayError) or isinstance(error, ray.exceptions.RayTaskError)
+    return Answer(number, error=error if ours and isinstance(error, Exception) else observed(error))
+
+
+def observed(error: BaseException) -> WorkerLost | WorkerUnfit:
+    """What an error of Ray, or a failed import, says about a worker: lost, or unable to work where it was started."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or ["no message"]
+    if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
+        return WorkerUnfit(f"Ray cannot set up its environment: {' '.join(lines[1:] or lines)[:LONGEST_REASON]}")
+    missing = re.search(r"No module named '[^']+'|cannot import name '[^']+'", str(error))
+    if isinstance(error, ImportError) or missing:
+        return WorkerUnfit(missing.group() if missing else lines[0][:LONGEST_REASON])
+    return WorkerLost(lines[0])

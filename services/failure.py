@@ -6,6 +6,7 @@ what happened                            what is done
 UserError, CorruptObjectError,           RAISE: the same input fails the same way again, and who was stopped should stop
 DivergenceError, StoppedError, WorkerError
 StorageError                             RETRY: the worker is sound, the store may answer next time
+WorkerUnfit: it lacks a package          RAISE: the next one is started from the same image or environment
 the worker died or did not answer        REPLACE: a fresh worker does the task again
 any other exception                      REPLACE: who knows what state the worker is in
 the last permitted attempt failed        GIVE_UP
@@ -33,15 +34,19 @@ class WorkerLost(Exception):  # noqa: N818 - an observation of the pool, not an 
     """A worker process that died or stopped answering; the message says how it was noticed."""
 
 
+class WorkerUnfit(Exception):  # noqa: N818 - an observation of the pool, too
+    """A worker that cannot work where it was started, since a module or its whole environment is missing there; the message says which."""
+
+
 def decide(error: BaseException, attempts: int, max_attempts: int) -> Decision:
     """What to do about a task whose latest attempt ended in `error`.
 
     Args:
-        error: what the worker raised, or WorkerLost.
+        error: what the worker raised, or WorkerLost, or WorkerUnfit.
         attempts: attempts made so far, the failed one included.
         max_attempts: attempts that a task may take.
     """
-    if isinstance(error, UserError | CorruptObjectError | DivergenceError | StoppedError | WorkerError):
+    if isinstance(error, UserError | CorruptObjectError | DivergenceError | StoppedError | WorkerError | WorkerUnfit):
         return Decision.RAISE
     if attempts >= max_attempts:
         return Decision.GIVE_UP
@@ -59,6 +64,8 @@ def final_error(error: BaseException, what: str, attempts: int) -> MonosemError:
     """The error the caller sees once no attempt is left: our own as it is, anything else as a WorkerError."""
     if isinstance(error, MonosemError):
         return error
+    if isinstance(error, WorkerUnfit):
+        return WorkerError(f"{what} cannot run where it was started: {error}. Install the same packages on every node, in its image or environment")
     text = str(error).strip()
     reason = text.splitlines()[0] if text else "no message"
     times = f"{attempts} times" if attempts > 1 else "once"

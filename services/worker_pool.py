@@ -26,6 +26,7 @@ from sae.errors import StorageError, WorkerError
 from services.actors import Actors, Answer, RayActors
 from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
 from services.metrics import Monitor
+from services.pool_watch import REPLACED_SECONDS, PoolWatch, Work, shortened
 
 LOOK_SECONDS = 1.0  # how often the clocks are looked at: a stuck task is noticed this much later
 
@@ -168,6 +169,7 @@ class _Pool:
         self.running: dict[int, _InFlight] = {}
         self.started = _Started(options.queue if isinstance(options, QueueOptions) else 1)
         self.start_failures = 0  # since a worker last started
+        self.watch = PoolWatch(actors, worker.__name__, monitor, compares=len(tasks) > 1)
         self.looked = self.without_worker_since = actors.now()
 
     def start_worker(self) -> None:
@@ -189,12 +191,14 @@ class _Pool:
                 self._has_started(started, answer)
             elif (entry := self.running.pop(answer.request, None)) is not None:
                 self.started.release(entry.actor, answer.request)
+                self.watch.took(self.actors.now() - entry.since)
                 if answer.error is not None:
                     self._failed(entry, answer.error)
                 elif entry.assignment is not None:
                     self._count("committed")
                     results.append((entry.assignment.task, answer.result))
-            # else it is the late answer of a worker that was given up
+            else:
+                self.watch.answered(answer.request)  # or it is the late answer of a worker that was given up
         self._check_clocks()
         return results
 
@@ -207,10 +211,11 @@ class _Pool:
             return
         self.start_failures = 0
         self.started.add(entry.actor)
+        self.watch.has_started(entry.actor, answer.result)
 
     def _failed(self, entry: _InFlight, error: Exception) -> None:
         if entry.assignment:
-            what = f"task {_short(entry.assignment.task)} of {self.worker.__name__}"
+            what = f"task {shortened(entry.assignment.task)} of {self.worker.__name__}"
             attempts = entry.assignment.attempts = entry.assignment.attempts + 1
         else:
             what = f"the start of a {self.worker.__name__}"
@@ -230,9 +235,21 @@ class _Pool:
         if decision is Decision.REPLACE or entry.assignment is None:
             self._replace(entry.actor, died=isinstance(error, WorkerLost))
 
+    def _lost(self, actor: Any, how: str) -> None:
+        """Give a worker up, with its oldest task as the one that failed; without a task, another worker takes its place all the same."""
+        request, entry = next(((request, entry) for request, entry in self.running.items() if entry.actor is actor), (None, None))
+        if request is None or entry is None:
+            if actor in self.started:
+                self._replace(actor, died=True)
+            return
+        del self.running[request]
+        self.started.release(actor, request)
+        self._failed(entry, WorkerLost(how))
+
     def _replace(self, actor: Any, died: bool) -> None:
         """Start another worker in its place. What else it was doing waits again; where the worker died, that may have been the reason, and counts."""
         self.actors.kill(actor)
+        self.watch.forget(actor)
         for request in sorted(self.started.remove(actor)):
             assignment = self.running.pop(request).assignment
             if assignment:
@@ -252,29 +269,29 @@ class _Pool:
         now = self.actors.now()
         if now - self.looked < LOOK_SECONDS:  # it takes a look at every task
             return
-        self.looked, limit = now, self.options.task_timeout_seconds
-        for request, entry in [(request, entry) for request, entry in self.running.items() if now - entry.since > limit]:
-            if self.running.pop(request, None) is not None:  # else it was a task of a worker that has just been replaced
-                self.started.release(entry.actor, request)
-                self._failed(entry, WorkerLost(f"no answer within {limit:g} s"))
+        self.looked = now
+        work = (Work(entry.actor, entry.assignment.task, entry.since) for entry in self.running.values() if entry.assignment)
+        for actor in self.watch.look(now, work):
+            self._lost(actor, f"its process has not answered for {REPLACED_SECONDS:g} s")
+        limit = self.options.task_timeout_seconds
+        for entry in [entry for entry in self.running.values() if now - entry.since > limit]:
+            self._lost(entry.actor, f"no answer within {limit:g} s")
         if self.started:
             self.without_worker_since = now
-        elif self.waiting and now - self.without_worker_since > self.options.start_timeout_seconds:
-            raise WorkerError(self._no_room())
+        elif self.waiting:
+            seconds = now - self.without_worker_since
+            if seconds > self.options.start_timeout_seconds:
+                raise WorkerError(f"{self._no_room(seconds)}. Ask for less, or add nodes")
+            self.watch.no_worker(seconds, lambda: self._no_room(seconds))
 
-    def _no_room(self) -> str:
+    def _no_room(self, seconds: float) -> str:
         options = self.options
         labels = f" on a node labelled {', '.join(f'{key}={value}' for key, value in options.labels.items())}" if options.labels else ""
         return (
-            f"no {self.worker.__name__} has started within {options.start_timeout_seconds:g} s: each wants {options.num_cpus:g} CPUs and "
-            f"{options.num_gpus:g} GPUs{labels}, {self.actors.room()}. Ask for less, or add nodes"
+            f"no {self.worker.__name__} has started within {seconds:.0f} s: each wants {options.num_cpus:g} CPUs and "
+            f"{options.num_gpus:g} GPUs{labels}, {self.actors.room()}"
         )
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
-
-
-def _short(task: Any) -> str:
-    text = repr(task)
-    return text if len(text) <= 80 else f"{text[:77]}..."

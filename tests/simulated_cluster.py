@@ -84,6 +84,10 @@ class SimulatedCluster:
         self.seconds_inside += time.perf_counter() - began
         return self.requests
 
+    def ping(self, actor: SimulatedActor) -> int:
+        self._ask(actor, self.clock, "ping")
+        return self.requests
+
     def wait(self, timeout_seconds: float) -> list[Answer]:
         began = time.perf_counter()
         limit, answers = self.clock + timeout_seconds, list[Answer]()
@@ -117,7 +121,7 @@ class SimulatedCluster:
         for actor in actors:
             self._end(actor)
 
-    def _ask(self, actor: SimulatedActor, at: float, task: int | None) -> None:
+    def _ask(self, actor: SimulatedActor, at: float, task: Any) -> None:
         self.requests += 1
         actor.open.add(self.requests)
         heapq.heappush(self._events, (at, self.requests, actor, task))
@@ -127,8 +131,8 @@ class SimulatedCluster:
         actor.alive = False
         actor.open.clear()
 
-    def _answer(self, request: int, task: int | None) -> Answer:
-        if task is None:
+    def _answer(self, request: int, task: Any) -> Answer:
+        if task is None or task == "ping":
             return Answer(request)
         if self.random.random() < self.conditions.hiccups:
             self.hiccups += 1

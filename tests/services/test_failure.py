@@ -2,8 +2,8 @@
 
 import pytest
 
-from sae.errors import CorruptObjectError, DivergenceError, HookpointError, StorageError, UserError, WorkerError
-from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
+from sae.errors import CorruptObjectError, DivergenceError, HookpointError, StoppedError, StorageError, UserError, WorkerError
+from services.failure import Decision, WorkerLost, WorkerUnfit, decide, delay_seconds, final_error
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ from services.failure import Decision, WorkerLost, decide, delay_seconds, final_
         (CorruptObjectError("short shard"), 1, Decision.RAISE),
         (DivergenceError("NaN"), 1, Decision.RAISE),
         (WorkerError("a pool inside the worker gave up"), 1, Decision.RAISE),
+        (StoppedError("stopped after step 7"), 1, Decision.RAISE),
+        (WorkerUnfit("No module named 'monosem'"), 1, Decision.RAISE),
         (StorageError("503 slow down"), 1, Decision.RETRY),
         (StorageError("503 slow down"), 2, Decision.RETRY),
         (StorageError("disk full"), 3, Decision.GIVE_UP),

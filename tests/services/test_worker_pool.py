@@ -1,5 +1,7 @@
 """A pool of actors finishes its tasks whatever happens to the actors."""
 
+import importlib
+import logging
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ import pytest
 from ray import cloudpickle
 
 from sae.errors import HookpointError, StorageError, WorkerError
+from services import pool_watch
 from services.actors import WORKER_ENVIRONMENT
 from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
@@ -42,6 +45,10 @@ def misbehave(kind: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "hang":
         time.sleep(600)
+    if kind == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if kind == "import":
+        raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
     raise {"user": HookpointError("no hookpoint 'x'"), "storage": StorageError("503"), "bug": KeyError("bug")}[kind]
 
 
@@ -91,6 +98,11 @@ class Restarts:
     def __init__(self) -> None:
         self.total = self.store_errors = 0.0
         self.outcomes: Counter[str] = Counter()
+        self.stuck: list[float] = []
+
+    def set(self, metric: str, value: float, /, **labels: str) -> None:
+        assert (metric, labels) == ("monosem_workers_stuck", {"worker": "Squarer"})
+        self.stuck.append(value)
 
     def add(self, metric: str, amount: float, /, **labels: str) -> None:
         if metric == "tasks":
@@ -144,6 +156,33 @@ def test_a_worker_may_hold_several_tasks_and_those_it_dies_with_are_done_again(r
 def test_a_worker_that_does_not_answer_is_replaced(ray_cluster, tmp_path):
     options = PoolOptions(num_cpus=0.25, task_timeout_seconds=2)
     assert list(run_pool(Squarer, (str(tmp_path), {5: ("hang", 1)}), [5], 1, options)) == [(5, 25)]
+
+
+def test_a_stopped_process_is_named_and_replaced_long_before_its_tasks_time_limit(ray_cluster, tmp_path, monkeypatch, caplog):
+    """As by SIGSTOP, a node that is cut off, or a file system that holds the whole process."""
+    monkeypatch.setattr(pool_watch, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(pool_watch, "NAMED_SECONDS", 1.0)
+    monkeypatch.setattr(pool_watch, "REPLACED_SECONDS", 2.0)
+    monkeypatch.setattr(logging.getLogger("monosem"), "propagate", True)
+    caplog.set_level(logging.INFO, "monosem")
+    told = Restarts()
+    assert sorted(run_pool(Squarer, (str(tmp_path), {5: ("stop", 1)}), [4, 5], 1, SMALL, told)) == [(4, 16), (5, 25)]
+    stopped = (tmp_path.glob("5.0.*").__next__()).name.split(".")[2]
+    assert f"Squarer (process {stopped} on " in caplog.text
+    assert "does not answer" in caplog.text
+    assert told.total == 1
+    assert told.stuck == [1, 0]
+
+
+def test_a_worker_that_lacks_a_module_says_so_at_once_and_once(ray_cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("class Worker:\n    def run(self, task): return task\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    only_here = importlib.import_module("only_here")
+    with pytest.raises(WorkerError, match=r"the start of a Worker cannot run where it was started: No module named 'only_here'.*Install"):
+        list(run_pool(only_here.Worker, (), [1, 2], 2, SMALL))
+    with pytest.raises(WorkerError, match=r"task 3 of Squarer cannot run where it was started: No module named 'nowhere'"):
+        list(run_pool(Squarer, (str(tmp_path), {3: ("import", 9)}), [3], 1, SMALL))
+    assert attempts(tmp_path, 3) == 1
 
 
 def test_a_storage_error_is_tried_again_by_the_same_worker(ray_cluster, tmp_path):
