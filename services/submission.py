@@ -24,6 +24,8 @@ from sae.storage import Place, sha256_hex, to_json
 POLL_SECONDS = 1.0
 SILENCE_SECONDS = 120.0
 """How long the head may not answer before following a job gives up; the job itself goes on."""
+STOP_WAIT_SECONDS = 15
+"""From the SIGTERM of `ray job stop` to its SIGKILL. Ray waits 3 s, which is too short for the last state of a training."""
 SUBMISSIONS = "submissions"
 OUTPUT_KEY, CONFIG_KEY = "monosem_output", "monosem_config"
 Answer = TypeVar("Answer")
@@ -97,6 +99,7 @@ def submit(client: JobSubmissionClient, verb: str, output: str, config: dict[str
         entrypoint=entrypoint,
         submission_id=f"monosem-{verb}-{digest}-{attempt}",
         metadata={OUTPUT_KEY: output, CONFIG_KEY: digest},
+        runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_SECONDS)}},
     )
     return Submission(job_id, is_new=True)
 

@@ -1,7 +1,6 @@
 """Serving the browser until it is told to stop."""
 
 import asyncio
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ class Listening:
 
 
 def serve(run: Place, listening: Listening, wait: bool = False) -> None:
-    """Show a run until SIGINT or SIGTERM.
+    """Show a run until a signal ends the command.
 
     Args:
         run: the run directory.
@@ -53,7 +52,7 @@ def serve(run: Place, listening: Listening, wait: bool = False) -> None:
 
 
 def serve_app(run: Place, listening: Listening, make_app: MakeApp, visitor_does: str) -> None:
-    """Serve an application of a run until SIGINT or SIGTERM.
+    """Serve an application of a run until a signal ends the command.
 
     Args:
         run: the run directory.
@@ -68,13 +67,10 @@ def serve_app(run: Place, listening: Listening, make_app: MakeApp, visitor_does:
 
 
 async def _serve(run: Place, listening: Listening, make_app: MakeApp, visitor_does: str) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     servers: list[RunningServer] = []
     try:
         await start(run, listening, servers, make_app, visitor_does)
-        await stop.wait()
+        await asyncio.get_running_loop().create_future()  # until a signal's KeyboardInterrupt: see services.ending
     finally:
         await asyncio.gather(*(server.stop() for server in servers))
 

@@ -250,7 +250,7 @@ class TestStarting:
             assert connection.getresponse().status == 200
             connection.close()
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(20) == 143
 
     def test_it_imports_neither_torch_nor_ray(self):
         code = "import sys, jobs.serve, jobs.cli; print(sorted({'torch', 'ray', 'transformers', 'matplotlib', 'pandas'} & set(sys.modules)))"

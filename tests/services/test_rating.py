@@ -102,7 +102,7 @@ class TestJourney:
             assert b"What do these features stand for?" in connection.getresponse().read()
             connection.close()
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(20) == 143
         done = subprocess.run([*command, "--features", "5"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "were drawn with features_per_source 2, not 5" in done.stderr
