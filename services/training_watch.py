@@ -28,6 +28,8 @@ LOOK_SECONDS = 5.0
 SILENT_SECONDS = 15.0
 IDLE_SECONDS = 50.0
 """Without a step; a step may well take longer, so this is only said."""
+STUCK_SECONDS = 1800.0
+"""Without a step until the process ends itself, so that Ray Train starts another: as long as workers in step wait for one another."""
 ANSWER_SECONDS = 5.0
 STOP_SECONDS = 5.5
 """For a step and its state, after a signal; what is left of `services.ending.LIMIT_SECONDS` is for the rest of the clean-up."""
@@ -150,13 +152,17 @@ class Pulse:
             self.moved()
 
     def must_stop(self) -> bool:
-        """Whether the driver wants this worker to save its state and end."""
+        """Whether the driver wants this worker to save its state and end; asked after each step."""
+        self.moved()
         return self._stop.is_set()
 
     def _beat_until_over(self) -> None:
         host, pid = ray.util.get_node_ip_address(), os.getpid()
         while self._watch is not None and not self._over.is_set():
             beat = Beat(self._rank, host, pid, 0.0 if self._waiting else time.monotonic() - self._moved)
+            if beat.idle_seconds > STUCK_SECONDS:
+                log("worker_gives_up", worker=f"{beat} has made no step for {STUCK_SECONDS:g} s")
+                os._exit(1)
             with contextlib.suppress(ray.exceptions.RayError):  # where the driver is gone, Ray ends this process
                 if ray.get(self._watch.board.beat.remote(beat), timeout=ANSWER_SECONDS):
                     self._stop.set()

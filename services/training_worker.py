@@ -110,10 +110,6 @@ def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers:
     sinks = open_sinks(task.log_to, Place(task.output_url))
     reporter = Reporter(task.monitor, stage, sinks)
 
-    def progress(done: int, total: int) -> None:
-        pulse.moved()
-        reporter.progress(done, total)
-
     def close_sinks() -> None:
         for sink in sinks:
             sink.close()
@@ -121,7 +117,7 @@ def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers:
     try:
         with afterwards("closing what training logs to", close_sinks):
             store = open_store(task.store_url, task.overlap, task.monitor, pulse)
-            return train(store, task.hookpoint, config, Place(task.output_url), progress, reporter.record, workers, pulse.must_stop)
+            return train(store, task.hookpoint, config, Place(task.output_url), reporter.progress, reporter.record, workers, pulse.must_stop)
     except MonosemError as error:
         if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
             return error

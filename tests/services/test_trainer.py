@@ -25,7 +25,7 @@ from sae.training.dictionary_config import DictionaryConfig
 from sae.training.engine import train
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import ResamplingConfig
-from services import trainer
+from services import trainer, training_watch
 from services.actors import WORKER_ENVIRONMENT
 from services.trainer import RAY_TRAIN_DIRECTORY, train_dictionaries
 from services.trainer_options import TrainerOptions
@@ -77,14 +77,18 @@ class Recorder:
 
 
 class KillOnce(Recorder):
-    """Ends the worker process the hard way at the first progress after a quarter of the vectors, once."""
+    """Sends the worker process a signal at its first progress, once."""
+
+    def __init__(self, directory, number=signal.SIGKILL):
+        super().__init__(directory)
+        self.number = number
 
     def progress(self, stage, done, total, /):
         super().progress(stage, done, total)
         environment = Path(self.directory, "environment")
         if not environment.exists():
             environment.write_bytes(Path("/proc/self/environ").read_bytes())
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
     def environment(self):
         """What /proc says of the worker's environment."""
@@ -191,6 +195,26 @@ def test_a_store_that_is_not_there_is_said_before_any_worker_starts(tmp_path, mo
     monkeypatch.setattr(trainer, "TorchTrainer", lambda *arguments, **named: pytest.fail("there is nothing to train on"))
     with pytest.raises(InputError, match="harvest"):
         train_dictionaries(SMALL, str(tmp_path / "nothing"), HOOKPOINT, str(tmp_path), OPTIONS)
+
+
+@pytest.mark.ray
+def test_a_stopped_process_is_named_and_replaced_and_training_ends_as_an_undisturbed_one(ray_cluster, store_url, tmp_path, monkeypatch):
+    """SIGSTOP: it neither dies nor answers. The time limit is that of `services.ray_environment`, shorter."""
+    monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "4")
+    monkeypatch.setattr(training_watch, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(training_watch, "LOOK_SECONDS", 0.2)
+    said = []
+    monkeypatch.setattr(training_watch, "log", lambda event, **fields: said.append((event, *fields.values())))
+    undisturbed = Place(tmp_path / "undisturbed")
+    train(Store(Place(store_url)), HOOKPOINT, SMALL, undisturbed)
+    (tmp_path / "notes").mkdir()
+    output = Place(tmp_path / "output")
+    train_dictionaries(SMALL, store_url, HOOKPOINT, output.url, OPTIONS, KillOnce(tmp_path / "notes", signal.SIGSTOP))
+    for name in ("relu", "topk"):
+        assert output.get(f"{name}/weights.safetensors") == undisturbed.get(f"{name}/weights.safetensors")
+    assert [event for event, _ in said] == ["worker_stuck"]
+    assert "training worker 0 (process " in said[0][1]
+    assert "no sign of life" in said[0][1]
 
 
 @pytest.mark.ray

@@ -1,5 +1,6 @@
 """One pass over a store trains several dictionaries, and survives being killed."""
 
+import itertools
 import json
 import math
 
@@ -10,10 +11,10 @@ from stores import HOOKPOINT, planted_activations, planted_directions, write_sto
 
 from sae.architectures.config import ReluConfig, TopKConfig
 from sae.checkpoint import load_dictionary
-from sae.errors import ConfigError, DivergenceError, HookpointError, InputError, PlanError, WidthError
+from sae.errors import ConfigError, DivergenceError, HookpointError, InputError, PlanError, StoppedError, WidthError
 from sae.storage import Place
 from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.engine import train
 from sae.training.geometric_median import geometric_median
@@ -150,6 +151,46 @@ def test_killed_and_run_again_it_ends_with_the_same_bits(store, undisturbed, out
         assert same_bits(weights(output, name), weights(undisturbed, name))
         assert lines(output, name) == lines(undisturbed, name)
         assert lines(output, name, "events.jsonl") == lines(undisturbed, name, "events.jsonl")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 31])
+def test_told_to_stop_it_saves_this_very_step_and_continues_there(store, undisturbed, output, steps):
+    """Whenever the last state was saved; one that is told after the last step ends as if it had not been."""
+    seldom, asked = SMALL.model_copy(update={"checkpoint_seconds": 3600.0}), itertools.count(1)
+    with pytest.raises(StoppedError, match=f"after step {steps} of 32"):
+        train(store, HOOKPOINT, seldom, output, should_stop=lambda: next(asked) == steps)
+    assert {int(key.split("step-")[1][:10]) for key in output.list("state") if "step-" in key} == {steps}
+    done = []
+    train(store, HOOKPOINT, seldom, output, progress=lambda vectors, total: done.append(vectors))
+    assert len(done) == 32 - steps
+    for name in ("relu", "topk"):
+        assert same_bits(weights(output, name), weights(undisturbed, name))
+        assert lines(output, name) == lines(undisturbed, name)
+
+
+def test_a_stop_while_it_waits_for_activations_saves_the_last_step(store, undisturbed, output, monkeypatch):
+    """As an overlapped training does, whose harvest is interrupted."""
+    whole = store.wait
+
+    def stopped_at_the_last_shard(hookpoint, shards, ended):
+        if store.plan.num_shards - 1 in shards and any("step-" in key for key in output.list("state")):
+            raise StoppedError("training was stopped while it waited")
+        return whole(hookpoint, shards, ended)
+
+    monkeypatch.setattr(store, "wait", stopped_at_the_last_shard)
+    with pytest.raises(StoppedError, match="while it waited"):
+        train(store, HOOKPOINT, SMALL, output)
+    monkeypatch.undo()
+    train(store, HOOKPOINT, SMALL, output)
+    assert same_bits(weights(output, "relu"), weights(undisturbed, "relu"))
+
+
+def test_a_search_is_stopped_in_its_pilots(store, output):
+    searched = changed(RELU.model_copy(update={"target_l0": TargetL0Config(l0=4.0)}))
+    asked = itertools.count(1)
+    with pytest.raises(StoppedError):
+        train(store, HOOKPOINT, searched, output, should_stop=lambda: next(asked) == 3)
+    assert any("search" in key for key in output.list())
 
 
 def test_with_the_last_state_cut_short_the_one_before_serves(store, undisturbed, output):
