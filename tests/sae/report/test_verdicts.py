@@ -29,7 +29,7 @@ def test_a_run_without_faults_lacks_at_most_a_control(run):
     [
         ({"fvu": 1.345}, "topk reconstructs worse than the mean activation alone would (FVU 1.345, above 1)"),
         ({"l0": 1552.0}, "topk is not sparse: 1,552 of its 4,096 features fire on a token"),
-        ({"loss_recovered_mean_interval": (-3.06, 4.52)}, "Loss recovered by topk (mean ablation) is known only to lie between -306.00 % and 452.00 %"),
+        ({"loss_recovered_mean_interval": (-3.06, 4.52)}, "topk (mean ablation) is known only to lie between -306.00 % and 452.00 %"),
         (
             {
                 "loss_recovered_mean": None,
