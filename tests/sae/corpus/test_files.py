@@ -42,16 +42,16 @@ def zstd(data):
     [
         ("a.txt", b"one\r\ntwo", ["one\ntwo"]),
         ("README", b"\xef\xbb\xbfmarked", ["marked"]),
-        ("a.txt.gz", gzip.compress(b"one\n"), ["one\n"]),
+        ("a.txt.gz", gzip.compress(b"one\n", mtime=0), ["one\n"]),
         ("a.txt.zst", zstd(b"one\n") + zstd(b"two\n"), ["one\ntwo\n"]),
         ("a.txt", b"one\n<|endoftext|>\ntwo <|endoftext|> still two\n <|endoftext|>\r\n", ["one\n", "two <|endoftext|> still two\n", ""]),
         ("a.jsonl", b"\xef\xbb\xbf" + ONE_LINE.encode() + b"\r\n" + ONE_LINE.encode(), ["words", "words"]),
         ("a.jsonl", b'{"text": "\\ud83d\\ude00 \xe2\x80\xa8"}', ["\U0001f600 \u2028"]),
         ("a.ndjson", ONE_LINE.encode() * 2, ["words", "words"]),
         ("a.json", ONE_LINE.encode() * 2, ["words", "words"]),
-        ("a.json.gz", gzip.compress(ONE_LINE.encode()) * 2, ["words", "words"]),
+        ("a.json.gz", gzip.compress(ONE_LINE.encode(), mtime=0) * 2, ["words", "words"]),
         ("a.jsonl.zst", zstd(ONE_LINE.encode()), ["words"]),
-        ("A.JSONL.GZ", gzip.compress(ONE_LINE.encode()), ["words"]),
+        ("A.JSONL.GZ", gzip.compress(ONE_LINE.encode(), mtime=0), ["words"]),
         ("a.jsonl", b"", []),
     ],
 )
@@ -72,9 +72,9 @@ def test_text_is_read_as_it_was_written(tmp_path, name, content, expected):
             (f"a{suffix}", b"\x80\x04", "is not read as text")
             for suffix in (".pt", ".pkl", ".safetensors", ".npy", ".tar", ".zip", ".xz", ".7z", ".bz2")
         ),
-        ("a.tar.gz", gzip.compress(b"x"), "is not read as text: '.tar'"),
-        ("a.parquet.gz", gzip.compress(b"PAR1"), "is not read as text: '.parquet'"),
-        ("a.txt", gzip.compress(b"words"), r"Its content is gzip\. Give it the suffix \.gz"),
+        ("a.tar.gz", gzip.compress(b"x", mtime=0), "is not read as text: '.tar'"),
+        ("a.parquet.gz", gzip.compress(b"PAR1", mtime=0), "is not read as text: '.parquet'"),
+        ("a.txt", gzip.compress(b"words", mtime=0), r"Its content is gzip\. Give it the suffix \.gz"),
         ("a.jsonl", zstd(b"words"), "Its content is zstd"),
         ("a.txt", b"%PDF-1.7", "Its content is PDF"),
         ("a.md", b"PK\x03\x04docx", "a ZIP archive"),
@@ -84,8 +84,8 @@ def test_text_is_read_as_it_was_written(tmp_path, name, content, expected):
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer.*git lfs pull"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
         ("a.jsonl.gz", ONE_LINE.encode(), r"it is named as gzip, but"),
-        ("a.jsonl.zst", gzip.compress(b"x"), "it is named as zstd, but its content is not. It is gzip"),
-        ("a.txt.gz", gzip.compress(b"words" * 100)[:-9], r"cannot read .*a\.txt\.gz"),
+        ("a.jsonl.zst", gzip.compress(b"x", mtime=0), "it is named as zstd, but its content is not. It is gzip"),
+        ("a.txt.gz", gzip.compress(b"words" * 100, mtime=0)[:-9], r"cannot read .*a\.txt\.gz"),
         ("a.txt.zst", zstd(bytes(range(256)))[:-9], r"cannot read .*a\.txt\.zst"),
         ("a.jsonl", ONE_LINE.encode() + b'{"text": "\xe9"}', r"a\.jsonl:2 is not UTF-8: byte 0xe9 at offset 10"),
         ("a.jsonl", b'{"text": "\\ud83d"}', r"a\.jsonl:1 is not valid JSON \(half of a surrogate pair"),
@@ -108,7 +108,11 @@ def test_what_is_no_text_is_refused_in_one_line_that_names_the_place(tmp_path, n
 
 def test_a_bomb_is_refused_before_it_expands(tmp_path, monkeypatch):
     monkeypatch.setattr("sae.corpus.formats.compression.FREE_BYTES", 2**20)
-    bombs = {"a.jsonl.gz": gzip.compress(b"\n" * 5_000_000), "b.txt.gz": gzip.compress(b"a" * 5_000_000), "c.txt.zst": zstd(b"a" * 5_000_000)}
+    bombs = {
+        "a.jsonl.gz": gzip.compress(b"\n" * 5_000_000, mtime=0),
+        "b.txt.gz": gzip.compress(b"a" * 5_000_000, mtime=0),
+        "c.txt.zst": zstd(b"a" * 5_000_000),
+    }
     for name, content in bombs.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"{name} expands more than 300 times"):
