@@ -1,6 +1,5 @@
 """A run that is told to stop in every stage, each time by another signal: one line, the signal's exit code, within ten seconds, nothing lost."""
 
-import functools
 import signal
 import subprocess
 import sys
@@ -26,6 +25,12 @@ STAGES = [
 ]
 
 
+def _heed_signals():
+    """A shell starts what it puts into the background with SIGINT ignored, and its children inherit that: a user's terminal does not."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory, tiny_run):
     """How each interrupted command ended, and the output of the one that was let finish."""
@@ -33,10 +38,9 @@ def journey(tmp_path_factory, tiny_run):
     config = tiny_run | {"output": str(output), "training": tiny_run["training"] | {"epochs": 15}}
     (output.parent / "run.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "jobs", "run", "-c", str(output.parent / "run.yaml")]
-    heed = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
     ends = {}
     for stage, sign, number, _ in STAGES:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_signals)
         deadline = time.monotonic() + 150
         while not (output / sign).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
