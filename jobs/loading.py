@@ -7,6 +7,7 @@ from jobs.config import RunConfig
 from jobs.overrides import apply_override
 from jobs.yaml_text import read_yaml
 from sae.storage import absolute_url
+from sae.storage.json_objects import DIGEST_FIELD
 from sae.training.grid import expand_grids
 
 
@@ -24,6 +25,8 @@ def load_config(path: str | None, overrides: list[str]) -> RunConfig:
     if overrides and path is None and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
         path, *overrides = overrides
     values = read_yaml(path) if path else {}
+    if path and path.endswith(".json"):
+        values.pop(DIGEST_FIELD, None)  # the seal of a run's own config.json, which may be edited and used again
     for override in overrides:
         apply_override(values, override)
     _expand_grids(values)

@@ -148,13 +148,12 @@ def _write_resolved(config: RunConfig) -> None:
     place, key = config.place, "config.json"
     resolved = config.model_dump(mode="json", exclude={"cluster", "plan"})
     if place.exists(key):
-        found = place.get_json(key)
-        differing = _differing(found if isinstance(found, dict) else {}, resolved)
+        differing = _differing(place.get_sealed(key), resolved)
         if differing and _has_work(config):
             raise PlanError(
                 f"{place.url} holds a run with another {', '.join(differing)} ({place.path(key)}). Choose another output, or delete what is there"
             )
-    place.put_json(key, resolved)
+    place.put_sealed(key, resolved)
 
 
 def _differing(found: dict[str, Any], resolved: dict[str, Any]) -> list[str]:
@@ -173,8 +172,7 @@ def _differing(found: dict[str, Any], resolved: dict[str, Any]) -> list[str]:
 
 def _has_work(config: RunConfig) -> bool:
     """Say whether a run left anything in the output that another one would mix with: an attempt that was refused did not."""
-    record = config.place.get_json("stages.json") if config.place.exists("stages.json") else {}
-    stages = record.get("stages", {}) if isinstance(record, dict) else {}
-    if any(isinstance(cost, dict) and cost.get("finished") for cost in stages.values()):
+    record = read_stages(config.place)
+    if record and any(cost.finished for cost in record.stages.values()):
         return True
     return Place(config.corpus_url).exists(CORPUS_MANIFEST_KEY) or config.place.child("store").exists(PLAN_KEY)

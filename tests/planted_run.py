@@ -34,7 +34,7 @@ def write_run(run: Place, num_features: int) -> Place:
         write_evaluation(run, name, number)
     for source, quality in (("relu", 0.62), ("topk", 0.7), ("neurons", 0.4), ("random_directions", 0.12)):
         write_interpretation(run, source, quality, num_features)
-    run.put_json("config.json", {"output": "runs/planted", "store": None, "training": {"dictionaries": [{"name": "topk"}, {"name": "relu"}]}})
+    run.put_sealed("config.json", {"output": "runs/planted", "store": None, "training": {"dictionaries": [{"name": "topk"}, {"name": "relu"}]}})
     write_stages(run)
     return run
 

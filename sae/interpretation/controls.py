@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import AfterValidator, Field, PositiveInt
-from safetensors.torch import load, save
+from safetensors.torch import save
 from scipy.sparse import csc_array
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -26,6 +26,7 @@ from sae.interpretation.sampling import draw_seed
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.store.schema import copy_rows
+from sae.tensor_files import load_tensors, read_header, unusable_tensor
 
 ControlKind = Literal["random_directions", "pca", "ica", "nmf", "random_dictionary"]
 FITTED: tuple[ControlKind, ...] = ("pca", "ica", "nmf")
@@ -136,8 +137,18 @@ def random_directions(mean: Float[Tensor, " d_in"], num_directions: int, seed: i
 
 
 def fitted_source(kind: str, place: Place) -> LinearSource | NMFSource:
-    """The source that `fit_control` left in the directory of a source."""
-    found = load(place.get(FIT_KEY))
+    """The source that `fit_control` left in the directory of a source.
+
+    Raises:
+        InputError: what was fitted is damaged.
+    """
+    data, where = place.get(FIT_KEY), place.path(FIT_KEY)
+    tensors, _ = read_header(data, where)
+    if {"center", "written"} - tensors.keys():
+        raise InputError(f"{where} lacks what was fitted. Delete {place.url}/scratch and interpret again")
+    found = load_tensors(data, where)
+    if problem := unusable_tensor(found):
+        raise InputError(f"{where}: {problem}. Delete {place.url}/scratch and interpret again")
     if kind == "nmf":
         return NMFSource(found["center"], found["written"])
     return LinearSource(found["center"], found["readout"], found["written"])

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csc_array
 
+from sae.errors import CorruptObjectError, InputError
 from sae.storage import Place
 
 FeatureFirings = tuple[np.ndarray, np.ndarray]
@@ -83,4 +84,11 @@ def read_firings(place: Place, key: str) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _read(place: Place, key: str) -> pa.Table:
-    return pa.ipc.open_file(place.open_buffer(key)).read_all()
+    """The table of a run of sequences; its bytes are not proved, since every range of features reads it again."""
+    try:
+        return pa.ipc.open_file(place.open_buffer(key)).read_all()
+    except (pa.ArrowException, OSError, InputError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptObjectError(
+            f"{place.path(key)} is not a whole table of firings ({reason}). Delete {place.url}/scratch and interpret again"
+        ) from None

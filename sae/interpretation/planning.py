@@ -128,7 +128,7 @@ def shuffled_sources(budget: Budget, hookpoint: str, store: Store, subject: Subj
     if budget.controls.shuffled_run is None:
         return []
     run = Place(budget.controls.shuffled_run)
-    config = as_record(RunConfiguration, run.get_json("config.json"), run.path("config.json"), may_lack=True)
+    config = as_record(RunConfiguration, run.get_sealed("config.json"), run.path("config.json"), may_lack=True)
     shuffled = config.subject
     if shuffled.shuffle_seed is None or shuffled.absolute() != subject.absolute().model_copy(update={"shuffle_seed": shuffled.shuffle_seed}):
         raise ConfigError(f"{run.url} was made with {shuffled}, expected this run's subject with a shuffle_seed: make it anew, or leave it out")

@@ -1,5 +1,6 @@
 """The directory of one source: begun with its plan, filled in any order, finished by its summary (`records` shows it)."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from sae.tables import ipc_bytes, parquet_table
 PLAN_KEY = "plan.json"
 FEATURES_KEY, EXAMPLES_KEY = "features.parquet", "examples.parquet"
 SCRATCH = "scratch"
+SHA256_BYTES = 32
 FIRINGS = f"{SCRATCH}/firings"
 LOGITS_KEY = f"{SCRATCH}/logits.arrow"
 SIMILAR_KEY = f"{SCRATCH}/similar.arrow"
@@ -60,13 +62,22 @@ def firings_key(used_for: str, chunk: int) -> str:
 
 
 def put_table(place: Place, key: str, table: pa.Table) -> None:
-    """Write a table as one Arrow IPC file."""
-    place.put(key, ipc_bytes(table))
+    """Write a table of the scratch directory: an Arrow IPC file, and behind it its SHA-256, since no record names it."""
+    data = ipc_bytes(table).to_pybytes()
+    place.put(key, data + hashlib.sha256(data).digest())
 
 
 def get_table(place: Place, key: str) -> pa.Table:
-    """Read a table written by `put_table`."""
-    return pa.ipc.open_file(place.open_buffer(key)).read_all()
+    """Read a table that `put_table` wrote.
+
+    Raises:
+        CorruptObjectError: it was changed or cut short after it was written.
+    """
+    buffer = place.open_buffer(key)
+    data = buffer.slice(0, max(0, buffer.size - SHA256_BYTES))
+    if hashlib.sha256(data).digest() != buffer.slice(data.size).to_pybytes():
+        raise CorruptObjectError(f"{place.path(key)} was changed after it was written. Delete {place.path(SCRATCH)} and interpret again")
+    return pa.ipc.open_file(data).read_all()
 
 
 def write_part(place: Place, first_row: int, features: pa.Table, examples: pa.Table) -> None:

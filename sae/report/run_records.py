@@ -124,8 +124,9 @@ def read_configuration(run: Place) -> tuple[dict[str, Any], ConfiguredRun] | Non
 
     Raises:
         InputError: it is not JSON, or lacks what other records are found by.
+        CorruptObjectError: it was changed after it was written.
     """
     if not run.exists(CONFIG_KEY):
         return None
-    content = run.get_json(CONFIG_KEY)
+    content = run.get_sealed(CONFIG_KEY)
     return content, as_record(ConfiguredRun, content, run.path(CONFIG_KEY))

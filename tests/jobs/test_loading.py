@@ -9,6 +9,7 @@ from jobs.keys import describe_config
 from jobs.loading import load_config
 from jobs.stages import idle_gpus
 from sae.errors import ConfigError, InputError
+from sae.storage import Place
 
 READY = sorted((Path(__file__).parents[2] / "deploy" / "configs").glob("*.yaml"))
 
@@ -118,3 +119,11 @@ def test_gpus_that_no_stage_asks_for_are_pointed_out():
     assert idle_gpus(config, 0) is None
     assert "harvest.pool.num_gpus=1 trainer.num_gpus=1" in idle_gpus(config, 2)
     assert idle_gpus(load_config(str(READY[0]), ["trainer.num_gpus=1"]), 2) is None
+
+
+def test_the_configuration_of_a_run_may_be_used_again(tmp_path):
+    """`config.json` is sealed; who edits a copy and uses it is not held to the seal."""
+    place = Place(tmp_path)
+    place.put_sealed("config.json", load_config(None, ["output=runs/first"]).model_dump(mode="json", exclude={"cluster", "plan"}))
+    place.put_json("config.json", place.get_json("config.json") | {"output": "runs/second"})
+    assert load_config(f"{tmp_path}/config.json", []).output.endswith("runs/second")

@@ -249,7 +249,7 @@ def test_a_dictionary_of_the_weight_shuffled_model_reads_that_model(run, tmp_pat
     a_store(control.child("store"), shuffled, tiny_corpus)
     some_dictionary(control.child("dictionaries", "topk"))
     training = {"dictionaries": [{"name": "topk"}]}
-    control.put_json("config.json", {"subject": shuffled.config.model_dump(mode="json"), "store": None, "training": training})
+    control.put_sealed("config.json", {"subject": shuffled.config.model_dump(mode="json"), "store": None, "training": training})
     controls = ControlsConfig(kinds=[], num_features=5, shuffled_run=control.url)
     summaries = run(tmp_path / "out", CONFIG.model_copy(update={"controls": controls, "explanation_sequences": 60}))
     assert [(name, summary["control"], summary["num_examined"]) for name, summary in summaries.items()] == [

@@ -4,14 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import save
 
 from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
-from sae.errors import PlanError
+from sae.errors import CorruptObjectError, InputError, PlanError
+from sae.interpretation.controls import FIT_KEY, fitted_source
 from sae.interpretation.firings import Firings, firing_counts, write_firings
 from sae.interpretation.records import FEATURES_SCHEMA, Budget
-from sae.interpretation.source_directory import SourcePlan, feature_ranges, start_source
+from sae.interpretation.source_directory import SourcePlan, feature_ranges, get_table, put_table, start_source
 from sae.interpretation.sources import NeuronSource, SourceSpec, examined_features, open_source
 from sae.interpretation.summary import summarise
 from sae.storage import Place
@@ -104,3 +106,24 @@ def test_a_source_without_scores_has_no_median():
     summary = summarise(table, SourceSpec(name="a", kind="neurons", num_features=1), "h", Budget())
     assert summary["explanation_score_median"] is None
     assert summary["draw_medians"] == []
+
+
+def test_a_damaged_table_of_an_interrupted_interpretation_is_named(tmp_path, x):
+    place, source = Place(tmp_path), NeuronSource(8)
+    table = pa.table({"feature": [1, 2, 3]})
+    put_table(place, "scratch/logits.arrow", table)
+    assert get_table(place, "scratch/logits.arrow") == table
+    whole = place.get("scratch/logits.arrow")
+    for damaged in (whole[:-1], whole[:100] + b"\x01" + whole[101:], b"x", whole[:20]):
+        place.put("scratch/logits.arrow", damaged)
+        with pytest.raises(CorruptObjectError, match=r"logits\.arrow was changed after it was written.*Delete .*scratch"):
+            get_table(place, "scratch/logits.arrow")
+    write_firings(place, "scratch/a", [source.firings(x)], np.arange(40))
+    place.put("scratch/a", place.get("scratch/a")[:-10])
+    with pytest.raises(CorruptObjectError, match="scratch/a is not a whole table of firings"):
+        Firings(place, ["scratch/a"], 0, 3)
+    fitted = save({"center": torch.zeros(8), "written": torch.full((2, 8), float("nan"))})
+    for damaged, said in ((fitted, "'written' holds values from nan"), (fitted[:50], "not a safetensors file"), (save({}), "lacks what was fitted")):
+        place.put(FIT_KEY, damaged)
+        with pytest.raises(InputError, match=said):
+            fitted_source("nmf", place)

@@ -128,7 +128,7 @@ def test_controls_are_as_many_and_as_wide_as_the_budget_says(tmp_path):
 
 
 def test_a_control_run_of_the_unshuffled_model_is_refused(tmp_path, store):
-    Place(tmp_path).put_json("config.json", {"subject": {"model": "embedded"}, "store": None, "training": {"dictionaries": []}})
+    Place(tmp_path).put_sealed("config.json", {"subject": {"model": "embedded"}, "store": None, "training": {"dictionaries": []}})
     budget = Budget.parse({"controls": {"shuffled_run": str(tmp_path)}})
     with pytest.raises(ConfigError, match="expected this run's subject with a shuffle_seed"):
         shuffled_sources(budget, HOOKPOINT, store, SubjectConfig())
