@@ -117,14 +117,20 @@ def _changed_by_reading(content: Any, record: Any, may_lack: bool, path: str = "
         for name, value in record.items():
             where = f"{path}{name}"
             if name not in content and not may_lack:
-                return f"field {where} is missing"
+                return f"field {_path(where)} is missing"
             if name in content and (problem := _changed_by_reading(content[name], value, may_lack, f"{where}.")):
                 return problem
         return None
     if isinstance(record, list) and isinstance(content, list):
         pairs = enumerate(zip(content, record, strict=True))
         return next((problem for place, (found, value) in pairs if (problem := _changed_by_reading(found, value, may_lack, f"{path}{place}."))), None)
-    return None if content == record else f"field {path.rstrip('.')}: expected {_shortened(record)}, found {_shortened(content)}"
+    return None if content == record else f"field {_path(path.rstrip('.'))}: expected {_shortened(record)}, found {_shortened(content)}"
+
+
+def _path(fields: str) -> str:
+    """Names of fields, which may come from the object itself, in one short line."""
+    shown = fields if fields.isprintable() else repr(fields)
+    return shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
 
 
 def _shortened(value: Any) -> str:
@@ -133,7 +139,7 @@ def _shortened(value: Any) -> str:
 
 
 def _phrase(problem: Any) -> str:
-    field = ".".join(map(str, problem["loc"])) or "the object"
+    field = _path(".".join(map(str, problem["loc"]))) or "the object"
     if problem["type"] == "missing":
         return f"field {field} is missing"
     if problem["type"] == "extra_forbidden":

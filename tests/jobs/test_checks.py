@@ -87,7 +87,8 @@ def test_a_corrected_command_takes_over_what_a_refused_attempt_left(settings):
 @pytest.mark.parametrize("work", ["corpus/manifest.json", "store/plan.json", "stages.json"])
 def test_a_directory_with_work_of_another_run_is_refused_with_both_values(settings, work):
     run._write_resolved(config(settings, corpus__train_tokens=10))
-    Place(settings["output"]).put_json(work, {"stages": {"pretrain": {"finished": True}}})
+    finished = {"pretrain": {"seconds": 1.0, "peak_rss_bytes": 1, "finished": True}}
+    Place(settings["output"]).put_sealed(work, {"stages": finished, "versions": {}, "seeds": {}, "machine": None})
     with pytest.raises(PlanError, match=r"holds a run with another corpus\.train_tokens \(there 10, now null\)"):
         run._write_resolved(config(settings))
 
