@@ -26,6 +26,8 @@ def check_directory(directory: Path) -> None:
     Raises:
         InputError: a file is missing, damaged, or describes a model that its weight files cannot hold.
     """
+    for path in sorted([*directory.glob("*.json"), *directory.glob("*.safetensors")]):
+        _refuse_pointer(path)
     config = _read_config(directory)
     values = sum(_count_values(path) for path in _weight_files(directory))
     if not any(directory.glob("*token*")) and not any((directory / name).is_file() for name in ("vocab.json", "vocab.txt")):
@@ -80,14 +82,23 @@ def _weight_files(directory: Path) -> list[Path]:
 
 def _count_values(path: Path) -> int:
     """The values in all tensors of a safetensors file; the library proves header, offsets and length, and reads no tensor."""
-    with open(path, "rb") as file:
-        if file.read(64).startswith(b"version https://git-lfs"):
-            raise InputError(f"{str(path)!r} is a Git LFS pointer, not the weights. Run `git lfs pull` where the model was cloned")
     try:
         with safe_open(path, framework="numpy") as tensors:
             return sum(_product(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 -- it is no mapping
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{str(path)!r} is damaged or not a safetensors file ({' '.join(str(error).split())[:200]}). Copy the model again") from None
+
+
+def _refuse_pointer(path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}. Check its permissions") from None
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{str(path)!r} is a Git LFS pointer, not the file. Run `git lfs pull` where the model was cloned")
 
 
 def _product(shape: list[int]) -> int:

@@ -14,7 +14,8 @@ from sae.tokenization import SubjectTokenizer
 ATTENTION = "sdpa"
 MOST_NAMED = 5
 _EXPECTED = "Expected a local directory with config.json, model.safetensors and tokenizer.json, or a hub name on a machine that reaches the hub"
-_BLOCK_WEIGHT = re.compile(r"\.\d+\..*weight$")
+# Left over, these mean another architecture; buffers and the towers of multimodal models do not.
+_LEFT_OVER = re.compile(r"\.\d+\..*weight$|^(score|classifier|qa_outputs|v_head|value_head|reward_head)\.")
 
 
 @contextlib.contextmanager
@@ -32,6 +33,7 @@ def one_line_errors(model: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"nothing is known by the name {reason}" if isinstance(error, KeyError) else reason
         raise InputError(f"cannot load the model {model!r}: {reason.rstrip('. ')}. {_EXPECTED}") from None
 
 
@@ -47,10 +49,24 @@ def load_weights(directory: str, model: str, dtype: torch.dtype, device: str) ->
     Raises:
         InputError: tensors are missing, of another shape, left over, or hold values that are not finite.
     """
-    from transformers import AutoModelForCausalLM  # a second of import
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar  # a second of import
 
     disable_progress_bar()  # its bar over a handful of tensors would run into those of the stages
+    # Headers first: where config.json and weights do not fit, the library would fill gigabytes with random numbers before it says so.
+    described, report = _from_pretrained(directory, dtype, device_map="meta")
+    _check_report(report, model)
+    if device == "meta":
+        return described.eval()
+    loaded, report = _from_pretrained(directory, dtype)
+    _check_report(report, model)
+    if unusable := unusable_tensor(dict(loaded.named_parameters())):
+        raise InputError(f"the weights of {model!r} cannot be used: {unusable}. Copy the model again")
+    return loaded.to(device).eval()
+
+
+def _from_pretrained(directory: str, dtype: torch.dtype, **options: Any) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
     loaded, report = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=dtype,
@@ -59,14 +75,9 @@ def load_weights(directory: str, model: str, dtype: torch.dtype, device: str) ->
         trust_remote_code=False,  # None asks at the terminal
         ignore_mismatched_sizes=True,  # they are named below
         output_loading_info=True,
-        **({"device_map": "meta"} if device == "meta" else {}),
+        **options,
     )
-    _check_report(report, model)
-    if device == "meta":
-        return loaded.eval()
-    if unusable := unusable_tensor(dict(loaded.named_parameters())):
-        raise InputError(f"the weights of {model!r} cannot be used: {unusable}. Copy the model again")
-    return loaded.to(device).eval()
+    return loaded, report
 
 
 def boot_bridge(name: str, loaded: Any, tokenizer: SubjectTokenizer, device: str) -> Any:
@@ -111,7 +122,7 @@ def _check_report(report: dict[str, Any], model: str) -> None:
         raise InputError(
             f"the weight files of {model!r} lack {_named(report['missing_keys'])}. Copy the model again, and check `architectures` in config.json"
         )
-    unused = [name for name in report["unexpected_keys"] if _BLOCK_WEIGHT.search(name)]
+    unused = [name for name in report["unexpected_keys"] if _LEFT_OVER.search(name)]
     if unused:
         raise InputError(
             f"the weight files of {model!r} hold {_named(unused)} that config.json has no place for. "

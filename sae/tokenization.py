@@ -38,7 +38,9 @@ class SubjectTokenizer:
             if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"cannot load a tokenizer from {name!r}: {reason.rstrip('. :')}. Copy tokenizer.json and its companions again") from None
+            raise InputError(
+                f"cannot load a tokenizer from {name!r}: {reason.rstrip('. :')}. Check config.json, or copy the tokenizer's files again"
+            ) from None
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise InputError(f"{name!r} has no tokenizer.json: only fast tokenizers are supported")
         ends = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]

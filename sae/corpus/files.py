@@ -1,9 +1,10 @@
 """Local files of text: found by path, directory or glob, and read in the format that each has."""
 
 import contextlib
+import fnmatch
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -32,7 +33,7 @@ def find_files(pattern: str) -> list[tuple[Path, FileFormat]]:
         elif os.path.lexists(expanded):
             paths = [Path(expanded)]
         else:
-            paths = sorted(path for path in map(Path, glob.iglob(expanded, recursive=True)) if not path.is_dir())
+            paths = sorted(path for path in _matching(expanded) if not path.is_dir())
     except (OSError, ValueError) as error:
         raise InputError(f"cannot look for {shown(pattern)!r}: {error}. Check the path or glob of `corpus.text`") from None
     if not paths:
@@ -100,6 +101,30 @@ def _below(directory: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _matching(pattern: str) -> Iterator[Path]:
+    """The paths that match a glob. `**` is not left to `glob`: that follows two links that lead back for ever."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from map(Path, glob.iglob(pattern))
+        return
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    if base.is_dir():
+        yield from (path for path in _below(base) if _matches(path.relative_to(base).parts, parts[fixed:]))
+
+
+def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    reached = {0}  # how many names the parts so far can stand for
+    for part in wanted:
+        if part == "**":
+            reached = set(range(min(reached), len(names) + 1))
+        else:
+            reached = {count + 1 for count in reached if count < len(names) and fnmatch.fnmatchcase(names[count], part)}
+        if not reached:
+            return False
+    return len(names) in reached
 
 
 def _refuse(error: OSError) -> None:

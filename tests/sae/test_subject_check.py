@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import subprocess
+import time
 
 import pytest
 import torch
@@ -71,8 +72,8 @@ def lengthen(model):
     (model / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes() + b"\0" * 8)
 
 
-def point(model):
-    (model / WEIGHTS).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+def point(model, name=WEIGHTS):
+    (model / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
 
 
 def pickle_weights(model):
@@ -110,6 +111,8 @@ def one_token(model):
         (cut, "is damaged or not a safetensors file"),
         (lengthen, "is damaged or not a safetensors file"),
         (point, "Git LFS pointer.*git lfs pull"),
+        (lambda model: point(model, "config.json"), r"config\.json' is a Git LFS pointer"),
+        (lambda model: point(model, "tokenizer.json"), r"tokenizer\.json' is a Git LFS pointer"),
         (pickle_weights, r"pytorch_model\.bin', and only safetensors files are read"),
         (only_gguf, "GGUF model, which is not read. Convert it"),
         (lambda model: (model / WEIGHTS).unlink(), r"has no model\.safetensors"),
@@ -124,6 +127,9 @@ def one_token(model):
         (lambda model: change_config(model, n_inner=7), r"has the shape .*config\.json asks for"),
         (lambda model: change_config(model, model_type="nonsense", architectures=["Nonsense"]), "nonsense"),
         (lambda model: change_weights(model, lambda tensors: tensors.pop("transformer.h.0.mlp.c_fc.weight")), r"lack 1 tensors: .*c_fc\.weight"),
+        (lambda model: change_weights(model, lambda tensors: tensors.update({"score.weight": torch.zeros(2, 16)})), r"hold 1 tensors: score\.weight"),
+        (lambda model: change_config(model, activation_function="nonsense"), "nothing is known by the name 'nonsense'"),
+        (lambda model: change_config(model, layer_norm_epsilon="x"), "layer_norm_epsilon.*Check config.json"),
         (no_tokenizer, r"has no tokenizer\.json"),
         (lambda model: (model / "tokenizer.json").write_bytes(b"\xff{"), "cannot load a tokenizer"),
         (lambda model: (model / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE"}}'), "cannot load a tokenizer|no token but"),
@@ -138,6 +144,18 @@ def test_a_damaged_model_is_refused_in_one_line_by_check_and_by_load(model, dama
             read(config_of(model))
         assert "\n" not in str(error.value)
         assert "weights_only" not in str(error.value)
+
+
+def test_a_configuration_of_another_model_allocates_nothing(model):
+    """Llama's default sizes: 7 billion weights, of which the files hold none."""
+    content = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": content["vocab_size"]})
+    )
+    begun = time.perf_counter()
+    with pytest.raises(InputError, match="has the shape|lack .* tensors"):
+        Subject.load(config_of(model))
+    assert time.perf_counter() - begun < 10
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

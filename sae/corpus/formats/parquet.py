@@ -52,6 +52,8 @@ def check_parquet(path: Path, field: str, setting: str = "corpus.text_field") ->
 
 def _column(schema: pa.Schema, field: str, where: str, setting: str) -> list[str]:
     """The path of names to the column; it holds strings."""
+    if schema.names.count(field) > 1:
+        raise InputError(f"{where} has {schema.names.count(field)} columns of the name {field!r}. Rename all but one")
     column = [field] if field in schema.names else field.split(".")
     kind: pa.DataType = pa.struct(schema)
     for name in column:

@@ -160,6 +160,12 @@ def test_a_parquet_column_holds_strings_or_is_refused_by_its_type(tmp_path, colu
         texts(tmp_path / "a.parquet")
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="has 2 columns of the name 'text'"):
+        texts(tmp_path / "a.parquet")
+
+
 def test_a_path_that_exists_is_taken_as_it_stands(tmp_path):
     for name in ("run[1]", "a*b", "what?"):
         (tmp_path / name).mkdir()
@@ -178,6 +184,24 @@ def test_a_directory_is_read_without_hidden_files_and_each_of_its_directories_on
     assert texts(tmp_path) == ["a"]
     with pytest.raises(InputError, match="names that begin with a dot are left out"):
         texts(tmp_path / "**" / "*.md")
+
+
+def test_a_glob_below_links_that_lead_back_ends(tmp_path):
+    for name in ("a.txt", "one/a.txt", "one/two/a.txt", "one/two/b.md", "one/.hidden/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "one" / "back").symlink_to(tmp_path)
+    (tmp_path / "one" / "again").symlink_to(tmp_path)
+    for pattern, expected in {
+        "**/*.txt": ["a.txt", "one/a.txt", "one/two/a.txt"],
+        "**": ["a.txt", "one/a.txt", "one/two/a.txt", "one/two/b.md"],
+        "o*/**/a.txt": ["one/a.txt", "one/two/a.txt"],
+        "**/two/**/?.md": ["one/two/b.md"],
+        "**/" * 40 + "*/" + "**/" * 40 + "*.md": ["one/two/b.md"],
+        "one/*/*": ["one/two/a.txt", "one/two/b.md"],
+    }.items():
+        found = [path.relative_to(tmp_path).as_posix() for path, _ in find_files(str(tmp_path / pattern))]
+        assert [name for name in found if not name.startswith(("one/back", "one/again"))] == expected
 
 
 def test_files_that_are_no_text_in_a_directory_are_named(tmp_path):
