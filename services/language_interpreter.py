@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from sae.errors import MonosemError
 from sae.interpretation.language_model.config import LanguageModelConfig
 from sae.interpretation.language_model.exchange import BudgetError, Reply, Request
 from sae.interpretation.language_model.feature import FeatureInterpreter
@@ -27,6 +26,7 @@ from sae.interpretation.summary_record import put_summary, read_summary
 from sae.records import digests_of
 from sae.storage import Place
 from sae.storage.lease import Lease, hold_lease
+from services.ending import afterwards
 from services.language_model import LanguageModel
 from services.log import log
 from services.metrics import Monitor
@@ -89,13 +89,11 @@ def explain_in_words(
         work = _Work(config, seed, vocabulary, Place(output_url), sources, monitor, lease)
         for directory in work.directories.values():
             directory.begin()
-        try:
+        summaries = dict[str, dict[str, Any]]()
+        with afterwards("tables of explanations in words", lambda: summaries.update(work.finish())):
             if work.left:
                 asyncio.run(work.run())
-        except BaseException:
-            work.finish_after_an_error()
-            raise
-        return work.finish()
+    return summaries
 
 
 def estimate(config: LanguageModelConfig, seed: int, vocabulary: Vocabulary, output_url: str, sources: list[str]) -> list[Estimate]:
@@ -223,13 +221,6 @@ class _Work:
             for counts in json.loads(row["outcomes"]).values():
                 for outcome, number in counts.items():
                     self.monitor.add("monosem_llm_requests_total", number, outcome=outcome)  # type: ignore[union-attr]
-
-    def finish_after_an_error(self) -> None:
-        """Write what is finished; trouble with that is told, and does not replace the error that ended the work."""
-        try:
-            self.finish()
-        except MonosemError as error:
-            log("language_model_tables_not_written", reason=str(error), advice="run the same command again: what was answered is kept")
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the tables and summaries of what is finished; returns the summaries."""

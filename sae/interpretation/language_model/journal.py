@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from sae.errors import PlanError
+from sae.errors import CorruptObjectError, PlanError
 from sae.interpretation.language_model.exchange import FINAL, Outcome, Reply, Request, is_divided
 from sae.interpretation.language_model.records import EXPLANATIONS_KEY, JOURNALS, PLAN_KEY, REPLIES_KEY, REPLIES_SCHEMA, SCHEMA
 from sae.records import Record, check_name, get_record
@@ -153,7 +153,11 @@ class ExplanationDirectory:
     def _table(self, key: str, schema: pa.Schema) -> pa.Table:
         if not self.place.exists(key):
             return schema.empty_table()
-        return pq.read_table(pa.BufferReader(self.place.open_buffer(key))).cast(schema)
+        try:
+            return pq.read_table(pa.BufferReader(self.place.open_buffer(key))).cast(schema)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise CorruptObjectError(f"{self.place.path(key)} is damaged ({reason}). Copy it again, or delete it to explain anew") from None
 
     def _put(self, key: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
