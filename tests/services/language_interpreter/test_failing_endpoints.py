@@ -118,7 +118,7 @@ def test_an_answer_is_written_before_another_question_is_sent(output):
 
     explain(output, rule, sources=["topk"], max_features=1)
     [[journal]] = kept
-    assert [reply["purpose"] for reply in journal["replies"].values()] == ["explain"]
+    assert "explain" in {reply["purpose"] for reply in journal["replies"].values()}
 
 
 def test_no_more_is_reserved_than_the_budget_has(output):
