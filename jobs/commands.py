@@ -123,7 +123,7 @@ VERBS = {
     "concepts": Verb("find the features that best predict each label of a labelled text", _STAGE),
     "interpret": Verb("explain every feature and score the explanations", _STAGE, _interpret_arguments),
     "report": Verb("write the results into one HTML file", _STAGE),
-    "plan": Verb("estimate time, memory, storage and cost of a run", "jobs.plan:plan_verb", _plan_arguments),
+    "plan": Verb("estimate time, memory, storage and cost of a run", "jobs.planning:plan_verb", _plan_arguments),
     "keys": Verb("list the keys of the configuration: defaults, bounds and meaning", "jobs.keys:keys_verb", _keys_arguments, configured=False),
     "show": Verb("describe a run, store, corpus or dictionary", "jobs.show:show_verb", _show_arguments, configured=False),
     "clean": Verb("list unused files in a store; delete them with --delete", "jobs.clean:clean_verb", _clean_arguments, configured=False),

@@ -1,10 +1,14 @@
 """`monosem plan`: what a run will take on this machine or on a cluster, from its configuration and from rates."""
 
-import argparse
+from collections.abc import Callable
 
+from jobs.bench_rates import rates_of_bench
+from jobs.checks import check_harvest, known_widths, short_text, text_tokens
 from jobs.config import RunConfig
+from jobs.estimates import check_estimates, this_machine
 from jobs.loading import load_config
-from jobs.rates import measured_rates, rates_of_bench
+from jobs.rates import measured_rates
+from jobs.stages import WHOLE_WAY
 from sae.errors import ConfigError
 from sae.subject import Subject, SubjectConfig
 from services.capacity import Amounts, Costs, Crew, Estimate, Stage, estimate
@@ -15,20 +19,51 @@ WORKER_BYTES = 700 * 2**20  # a Ray worker with torch, transformer_lens and a sm
 RAY_BYTES = 720 * 2**20  # a local cluster without dashboard, measured
 
 
-def plan_verb(options: argparse.Namespace) -> None:
-    """Print tokens, bytes, objects, time, money and memory of a run."""
-    config = load_config(options.config, options.overrides)
+def print_plan(path: str | None, overrides: list[str], bench: str | None, tell: Callable[[str], None]) -> None:
+    """Print tokens, bytes, objects, time, money and memory of a run.
+
+    Args:
+        path: of the configuration.
+        overrides: of its keys.
+        bench: lines of `make bench`; None measures this machine.
+        tell: called with each thing that is done, before it is done.
+
+    Raises:
+        UserError: the run could not begin (see `jobs.checks`), or its text has no bound.
+        FailureError: measuring took too long.
+    """
+    config = load_config(path, overrides)
+    check_estimates(config, WHOLE_WAY, this_machine(config), known_widths(config))
+    check_harvest(config)
+    config, remark = bounded_by_text(config)
     subject = Subject.load(config.subject)
     widths = {hookpoint: subject.width(hookpoint) for hookpoint in config.harvest.hookpoints}
     amounts = count_amounts(config, widths)
-    if options.rates:
+    if bench:
         embedded = Subject.load(SubjectConfig()).num_parameters
-        rates, source = rates_of_bench(options.rates, config, subject, widths, embedded), f"from {options.rates}, scaled to this model by its size"
+        rates, source = rates_of_bench(bench, config, subject, widths, embedded), f"from {bench}, scaled to this model by its size"
     else:
-        rates, source = measured_rates(config, widths), "from rates measured just now on this machine, its workers beside each other"
+        tell("measuring this machine: half a minute where it is idle, at most 150 s (with --rates FILE nothing is measured)")
+        rates, source = measured_rates(config, widths, tell), "from rates measured just now on this machine, its workers beside each other"
     shared = config.trainer.parallel != "dictionaries" and config.trainer.num_workers > 1
     found = estimate(amounts, rates, crews(config), shared, config.plan)
-    print("\n".join([*describe_amounts(config, amounts, widths), *describe_time(found.stages, source), *describe_means(config, found, widths)]))
+    lines = [*describe_amounts(config, amounts, widths), *describe_time(found.stages, source), *describe_means(config, found, widths)]
+    print("\n".join([*lines, *remark]))
+
+
+def bounded_by_text(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """The run with no more tokens than its local text has, and a remark where that is less than it asks for."""
+    corpus, tokens = config.corpus, text_tokens(config.corpus)
+    if tokens is None:
+        return config, []
+    least = corpus.context_length
+    held_out = max(least, int(tokens * corpus.held_out_fraction))
+    changed = {
+        "train_tokens": min(corpus.train_tokens or tokens, max(least, tokens - held_out)),
+        "held_out_tokens": min(corpus.held_out_tokens or tokens, held_out),
+    }
+    remark = [f"  remark       {advice}"] if (advice := short_text(corpus)) else []
+    return config.model_copy(update={"corpus": corpus.model_copy(update=changed)}), remark
 
 
 def count_amounts(config: RunConfig, widths: dict[str, int]) -> Amounts:

@@ -1,15 +1,14 @@
-"""Rates of a run's stages: measured on this machine for some seconds, or taken from the lines of `make bench`.
+"""Rates of a run's stages, measured on this machine for some seconds (`jobs.bench_rates`: taken from the lines of `make bench`).
 
 Measured with as many processes at once as a stage has workers here, each with a worker's threads: two busy cores are slower than twice one.
 """
 
-import json
 import math
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 from jobs.config import RunConfig
 from sae.architectures.base import Dictionary
 from sae.architectures.registry import build_dictionary
-from sae.errors import FailureError, InputError
+from sae.errors import FailureError
 from sae.evaluation.passes import evaluate_sequences
 from sae.interpretation.controls import random_directions
 from sae.interpretation.sources import NeuronSource
@@ -36,7 +35,8 @@ from services.capacity import Rates
 from services.devices import device
 
 PHASE_SECONDS = 2.0
-START_TIMEOUT_SECONDS = 300.0
+MOST_SECONDS = 150.0  # of all measuring
+LOOK_SECONDS = 0.2
 FIRST_STEPS = 40  # of a ReLU dictionary, as many as its beginning costs more, while up to half of its features fire
 TYPICAL_L0 = 32
 TOKENS = 8192  # of a shard that is made to be timed
@@ -46,16 +46,18 @@ RAY_WORKER_SECONDS = 4.0  # a worker process of Ray and its imports, beside its 
 CLUSTER_SECONDS = 4.0  # a local cluster of Ray
 REPORT_SECONDS = 5.0
 RAY_TRAIN_SECONDS = 10.0  # one fit, with its checks and its end
-# The machine of `make bench` and its sizes; its harvest runs on two threads, its training step on all of two cores.
-BENCH_CORES, BENCH_BATCH, BENCH_ENCODE = 2, 4096, 512 * 4096
-BENCH_STEPS = {"topk": "train_step_topk", "relu": "train_step_relu"}
 
 
-def measured_rates(config: RunConfig, widths: dict[str, int]) -> Rates:
+def measured_rates(config: RunConfig, widths: dict[str, int], tell: Callable[[str], None] = lambda what: None) -> Rates:
     """Run each expensive step for a moment, in processes beside each other.
 
+    Args:
+        config: of the run.
+        widths: of its hookpoints.
+        tell: called with each step, before it is measured.
+
     Raises:
-        FailureError: a process ended without an answer.
+        FailureError: a process ended without an answer, or measuring took more than `MOST_SECONDS`.
     """
     cores = os.cpu_count() or 1
     harvesters = _here(config.harvest.num_workers, config.harvest.pool.num_cpus, cores)
@@ -64,19 +66,14 @@ def measured_rates(config: RunConfig, widths: dict[str, int]) -> Rates:
     counts = {"harvest": harvesters, "train": trainers}
     processes = max(counts.values())
     context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(processes), context.SimpleQueue()
+    barrier, answers, steps = context.Barrier(processes), context.SimpleQueue(), context.SimpleQueue()
     workers = [
-        context.Process(target=_measure, args=(_Duty(rank, counts, train_threads, config, widths), barrier, answers), daemon=True)
+        context.Process(target=_measure, args=(_Duty(rank, counts, train_threads, config, widths), barrier, answers, steps), daemon=True)
         for rank in range(processes)
     ]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join(START_TIMEOUT_SECONDS)
-    if any(worker.exitcode != 0 for worker in workers):
-        for worker in workers:
-            worker.terminate()
-        raise FailureError("measuring this machine failed (see above): give the plan --rates FILE instead")
+    _wait(workers, steps, tell)
     found = [answers.get() for _ in workers]
     slowest = {name: min(each[name] for each in found if name in each) for name in ("tokenise", "harvest", "evaluate", "read", "train")}
     return Rates(
@@ -90,45 +87,24 @@ def measured_rates(config: RunConfig, widths: dict[str, int]) -> Rates:
     )
 
 
-def rates_of_bench(path: str, config: RunConfig, subject: Subject, widths: dict[str, int], embedded_parameters: int) -> Rates:
-    """What the lines of `make bench` say of a worker, scaled by arithmetic to this run's model and dictionaries.
-
-    Raises:
-        InputError: no such file, or not the lines of `harvest` and of a training step.
-    """
-    lines = _bench_lines(path)
-    gpu = bool(lines["harvest"]["machine"]["gpu"])
-    threads = BENCH_CORES if not gpu else 1
-    scale = embedded_parameters / max(1, subject.num_parameters)
-    harvest = lines["harvest"]["value"] / threads * (1 if gpu else max(1, math.ceil(config.harvest.pool.num_cpus))) * scale
-    d_in, seconds = widths[config.hookpoint], 0.0
-    for dictionary in config.training.dictionaries:
-        name = BENCH_STEPS.get(dictionary.sae.architecture, "")
-        step = lines[name if name in lines else next(each for each in BENCH_STEPS.values() if each in lines)]
-        seconds += step["value"] / 1e3 / BENCH_BATCH * dictionary.sae.d_sae * d_in / BENCH_ENCODE
-    own = max(1, -(-len(config.training.dictionaries) // config.trainer.num_workers))
-    seconds *= own / len(config.training.dictionaries)
-    share = 1.0 if gpu or not config.trainer.num_cpus else math.ceil(config.trainer.num_cpus) / BENCH_CORES
-    passes = 3 + len(config.training.dictionaries)
-    return Rates(
-        tokenise=400_000.0, harvest=harvest, train=share / seconds, evaluate=harvest / passes / 2, read=harvest / 2,
-        explain=EXPLAIN_FEATURES_PER_SECOND, start_seconds=2.0 + RAY_WORKER_SECONDS, train_start_seconds=RAY_TRAIN_SECONDS,
-        cluster_start_seconds=0.0 if config.cluster.address else CLUSTER_SECONDS, report_seconds=REPORT_SECONDS,
-    )  # fmt: skip
-
-
-def _bench_lines(path: str) -> dict[str, Any]:
+def _wait(workers: Sequence[Any], steps: Any, tell: Callable[[str], None]) -> None:
+    """Wait for the measuring processes, and say what they do."""
+    ends, step = time.monotonic() + MOST_SECONDS, "the start"
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the rates {path!r}: {error.strerror} (make bench > FILE)") from None
-    try:
-        lines = {line["benchmark"]: line for line in map(json.loads, text.splitlines()) if "value" in line}
-    except (ValueError, TypeError, KeyError):
-        raise InputError(f"{path} is not the output of `make bench`: one JSON object a line, each with a benchmark") from None
-    if "harvest" not in lines or not {*BENCH_STEPS.values()} & set(lines):
-        raise InputError(f"{path} lacks the benchmarks harvest and train_step_topk or train_step_relu, it has {', '.join(sorted(lines)) or 'none'}")
-    return lines
+        while any(worker.is_alive() for worker in workers):
+            while not steps.empty():
+                tell(f"measuring {(step := steps.get())}")
+            if time.monotonic() > ends:
+                raise FailureError(
+                    f"measuring this machine took more than {MOST_SECONDS:.0f} s (at {step}): it is busy, or the model is large for it. "
+                    "Try again when it is idle, or give the plan --rates FILE"
+                )
+            workers[0].join(LOOK_SECONDS)
+        if any(worker.exitcode != 0 for worker in workers):
+            raise FailureError("measuring this machine failed (see above): give the plan --rates FILE instead")
+    finally:
+        for worker in workers:
+            worker.terminate()
 
 
 def _here(workers: int, cpus: float, cores: int) -> int:
@@ -146,15 +122,15 @@ class _Duty:
     widths: dict[str, int]
 
 
-def _measure(duty: _Duty, barrier: Any, answers: Any) -> None:
+def _measure(duty: _Duty, barrier: Any, answers: Any, steps: Any) -> None:
     try:
-        answers.put(_measured(duty, barrier))
+        answers.put(_measured(duty, barrier, steps.put if duty.rank == 0 else lambda step: None))
     except BaseException:
         barrier.abort()  # the others would wait for this one
         raise
 
 
-def _measured(duty: _Duty, barrier: Any) -> dict[str, float]:
+def _measured(duty: _Duty, barrier: Any, begin: Callable[[str], None]) -> dict[str, float]:
     """One process: the harvest's stages beside the other harvesters, then training beside the other trainers."""
     rank, counts, config = duty.rank, duty.counts, duty.config
     where = device() if config.harvest.pool.num_gpus else "cpu"
@@ -172,10 +148,12 @@ def _measured(duty: _Duty, barrier: Any) -> dict[str, float]:
         ("read", lambda: _read(config, subject, dictionaries, tokens)),
     ]
     for name, work in phases:
-        barrier.wait(START_TIMEOUT_SECONDS)
+        barrier.wait(MOST_SECONDS)
+        begin(name)
         if rank < (1 if name == "tokenise" else counts["harvest"]):
             found[name] = _per_second(work)
-    barrier.wait(START_TIMEOUT_SECONDS)
+    barrier.wait(MOST_SECONDS)
+    begin("train")
     if rank < counts["train"]:
         torch.set_num_threads(duty.train_threads)
         activations = activations.to(device() if config.trainer.num_gpus else "cpu")

@@ -1,13 +1,19 @@
 """A plan counts what a run will write, takes rates from `make bench`, and says what it cannot know."""
 
 import json
+import os
+import sys
+from argparse import Namespace
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
+from jobs import planning, rates
+from jobs.bench_rates import BENCH_BATCH, rates_of_bench
 from jobs.config import RunConfig
-from jobs.plan import count_amounts, crews, describe_means, describe_time
-from jobs.rates import BENCH_BATCH, rates_of_bench
-from sae.errors import ConfigError, InputError
+from jobs.plan import bounded_by_text, count_amounts, crews, describe_means, describe_time
+from sae.errors import ConfigError, FailureError, InputError
 from services.capacity import PlanConfig, Rates, estimate
 
 MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
@@ -92,3 +98,73 @@ def test_a_plan_names_the_limit_of_every_stage_and_the_money():
     assert "in all" in text
     assert "storage 0.03" in text  # 1.31 GB for a month
     assert config.plan == PlanConfig(cpu_hour=0.05, gb_month=0.02, store_gbit=0.001)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"benchmark": "harvest", "value": true, "machine": {"gpu": null}}',
+        '{"benchmark": "harvest", "value": "fast", "machine": {"gpu": null}}',
+        '{"benchmark": "harvest", "value": -1, "machine": {"gpu": null}}',
+        '{"benchmark": "harvest", "value": 1}',
+        '{"benchmark": "harvest", "value": 1, "machine": "laptop"}',
+        '{"benchmark": ["harvest"], "value": 1}',
+        '{"benchmark": "harvest", "value": NaN, "machine": {"gpu": null}}',
+        "[" * 10_000,
+    ],
+)
+def test_damaged_rates_are_refused_in_one_line(tmp_path, line):
+    path = tmp_path / "rates.jsonl"
+    path.write_text(line)
+    with pytest.raises(InputError, match=r"rates\.jsonl") as caught:
+        rates_of_bench(str(path), run_config(), Subject(), WIDTHS, 1)
+    assert str(caught.value).isprintable()
+
+
+def test_rates_are_read_from_regular_files_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(InputError, match="no such file"):
+            rates_of_bench(str(path), run_config(), Subject(), WIDTHS, 1)
+
+
+def test_a_plan_counts_no_more_tokens_than_local_text_has(tmp_path):
+    (tmp_path / "text.txt").write_text("words " * 10_000)
+    asked = {"context_length": 256, "train_tokens": 1_000_000, "held_out_tokens": 100_000, "held_out_fraction": 0.1}
+    config, remark = bounded_by_text(run_config(corpus=asked | {"text": str(tmp_path)}))
+    assert (config.corpus.train_tokens, config.corpus.held_out_tokens) == (13_500, 1500)
+    assert "about 15,000 tokens" in remark[0]
+    assert count_amounts(config, WIDTHS).tokens == 53 * 256
+    assert bounded_by_text(run_config(corpus=asked)) == (run_config(corpus=asked), [])
+
+
+def test_the_plan_says_at_once_that_it_works(monkeypatch, capsys):
+    """Before the imports of torch, which take seconds."""
+    monkeypatch.setitem(sys.modules, "jobs.plan", SimpleNamespace(print_plan=lambda *given: print(given[:3], capsys.readouterr().err)))
+    planning.plan_verb(Namespace(config="run.yaml", overrides=[], rates=None))
+    assert capsys.readouterr().out == "('run.yaml', [], None) plan: reading the configuration and loading the model …\n\n"
+
+
+class Worker:
+    """A measuring process that never ends."""
+
+    exitcode, terminated = None, False
+
+    def is_alive(self):
+        return not self.terminated
+
+    def join(self, seconds):
+        assert seconds < 1
+
+    def terminate(self):
+        self.terminated = True
+
+
+def test_measuring_says_what_it_does_and_ends_in_time(monkeypatch):
+    monkeypatch.setattr(rates, "MOST_SECONDS", 0.05)
+    workers, steps, told = [Worker(), Worker()], SimpleQueue(), []
+    steps.put("harvest")
+    with pytest.raises(FailureError, match=r"took more than 0 s \(at harvest\): it is busy"):
+        rates._wait(workers, steps, told.append)
+    assert told == ["measuring harvest"]
+    assert all(worker.terminated for worker in workers)
