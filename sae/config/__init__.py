@@ -2,7 +2,7 @@
 
 from sae.config.base import Config
 from sae.config.keys import Key, find_key, model_at, near_keys, nested_models, walk_keys
-from sae.config.problems import describe_problem, describe_unknown, near_names, shown, without_credentials
+from sae.config.problems import describe_problem, describe_unknown, near_names, shown
 from sae.config.values import DAY, WEEK, Gpus, Labels, Line, Location, Locations, Name, Real, Seed, WebAddress, as_list, refuse_repetition
 
 __all__ = [
@@ -30,5 +30,4 @@ __all__ = [
     "refuse_repetition",
     "shown",
     "walk_keys",
-    "without_credentials",
 ]

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from sae.config.keys import TAG, find_key, model_at, near_keys, nested_models, tag_of
+from sae.storage.urls import without_credentials
 
 MAX_SHOWN = 80
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]*@")
-_QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\"]+")
 _SECRET_KEY = re.compile(r"api_?key|secret|password|passwd|credential|bearer", re.IGNORECASE)
 _QUOTED = re.compile("'([^']*)'")
 _EXPECTED = {
@@ -91,11 +90,6 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value):,}"
     return repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
-
-
-def without_credentials(text: str) -> str:
-    """`text` with user, password and query of every URL in it replaced by `…`."""
-    return _QUERY.sub(r"\1?…", _CREDENTIALS.sub("…@", text))
 
 
 def _typed_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[list[str], str]:

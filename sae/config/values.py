@@ -3,20 +3,20 @@
 import re
 from typing import Annotated, Any, TypeVar
 
-from fsspec.registry import known_implementations
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from sae.config.problems import shown
 from sae.config.strict import Computable
+from sae.errors import InputError
+from sae.storage.urls import check_url
 
 DAY = 86_400.0
 WEEK = 7 * DAY
+HUB = "hf:"
 MAX_TEXT = 4096  # bytes of a path on Linux
 Element = TypeVar("Element")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/?/?)")
-_PASSWORD = re.compile(r"://[^/@:]*:[^/@]*@")
 
 
 def as_list(value: Any) -> Any:
@@ -45,16 +45,12 @@ def _one_line(text: str) -> str:
 
 
 def _location(text: str) -> str:
-    if text != text.strip():
-        raise ValueError(f"{shown(text)} begins or ends with a blank: remove it")
-    if _PASSWORD.search(text):
-        raise ValueError(f"{shown(text)} holds a password: leave it out, and give it in the environment or in the library's own configuration file")
-    scheme = _SCHEME.match(text)
-    if scheme and scheme[2] != "//" and scheme[1].lower() in _SCHEMES:
-        name, rest = scheme[1], shown(text[scheme.end() :])[1:-1]
-        raise ValueError(
-            f"{shown(text)} is neither a path nor a URL: a URL is written {name}://{rest}, a path of this name ./{name}:{scheme[2]}{rest}"
-        )
+    if text.startswith(HUB):  # a dataset, not a place
+        return text
+    try:
+        check_url(text)
+    except InputError as error:
+        raise ValueError(str(error)) from None
     return text
 
 
@@ -70,14 +66,12 @@ def _http(url: str) -> str:
     return url
 
 
-_SCHEMES = (set(known_implementations) | {"s3a"}) - {"hf", "data", "root", "blockcache", "cached", "dask", "dir", "filecache", "simplecache"}
-
 Line = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_one_line)]
 """A line of text without control characters."""
 Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_one_line)]
 """A short name: of a field, a label, a hookpoint."""
 Location = Annotated[Line, AfterValidator(_location)]
-"""A path or URL, without a password and with both slashes of its scheme. `hf:NAME` is a source of text."""
+"""A path or URL that `sae.storage` takes, or `hf:NAME`, a source of text."""
 Locations = Annotated[list[Location], BeforeValidator(as_list)]
 """Paths or URLs; one may be given as text."""
 WebAddress = Annotated[Line, AfterValidator(_http)]

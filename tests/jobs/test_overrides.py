@@ -108,7 +108,7 @@ def test_other_values_are_yaml(override, value):
         ("training.dictionaries.tpok.sae.k=3", "no element 'tpok'; there are topk, relu: did you mean topk"),
         ("=5", "is not an override"),
         ("harvest.num_workers.x=5", "harvest.num_workers"),
-        ("output=s3:/bucket/x", "a URL is written s3://bucket/x"),
+        ("output=s3:/bucket/x", "two slashes"),
         ("output=", "output: "),
         ("harvest.hookpoints=[a, a]", "harvest.hookpoints: 'a' is named twice"),
         ("training.dictionaries=[]", "training.dictionaries: list should have at least 1 item"),

@@ -95,15 +95,12 @@ def test_text_that_no_terminal_or_path_can_hold_is_refused(text):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (
-            {"url": "s3:/bucket/x"},
-            r"url: 's3:/bucket/x' is neither a path nor a URL: a URL is written s3://bucket/x, a path of this name ./s3:/bucket/x",
-        ),
-        ({"url": "S3:bucket/x"}, "url: 'S3:bucket/x' is neither a path nor a URL"),
-        ({"url": "gs:/b"}, "neither"),
-        ({"url": " runs/a"}, "begins or ends with a blank"),
-        ({"url": "https://me:hunter2@host/x"}, "url: 'https://…@host/x' holds a password"),
-        ({"url": "s3://KEY:SECRET@bucket/x?versionId=hunter2"}, "holds a password"),
+        ({"url": "s3:/bucket/x"}, "url: 's3:/bucket/x' is not the path or URL .* two slashes"),
+        ({"url": "S3:bucket/x"}, "url: 'S3:bucket/x' is not the path or URL .* two slashes"),
+        ({"url": "gs:/b"}, "two slashes"),
+        ({"url": " runs/a"}, "blanks stand around it"),
+        ({"url": "https://me:hunter2@host/x"}, "url: a URL of https:// holds credentials"),
+        ({"url": "s3://KEY:SECRET@bucket/x?versionId=hunter2"}, "holds credentials"),
         ({"web": "abc"}, "is no web address"),
         ({"web": "ftp://host"}, "is no web address"),
         ({"web": "http:///v1"}, "is no web address"),
