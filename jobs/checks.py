@@ -1,6 +1,7 @@
 """Checks that take seconds, before Ray is started and anything is written: output, sizes, text and subject model."""
 
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,20 @@ from typing import Any
 from jobs.config import RunConfig
 from jobs.estimates import Widths, check_estimates, describe_extent, this_machine
 from sae.concepts.labelled import check_labelled
+from sae.config import shown
 from sae.corpus.files import find_files
 from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.corpus.sources import DEPENDENCIES, CorpusConfig, check_sources
 from sae.errors import ConfigError, InputError, MonosemError
+from sae.provenance import described_dictionaries
 from sae.storage import Place, check_output_url, parse_json
-from sae.store.manifest import PLAN_KEY, read_plan
+from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_plan
 from sae.subject import EMBEDDED, EMBEDDED_DIRECTORY, SubjectConfig
 from sae.subject_check import check_subject
+from services.cluster import ClusterConfig
 from services.log import log
 
+RUN_KEY = "config.json"
 BYTES_PER_TOKEN = 4
 MOST_TOKENS_PER_BYTE = 1 / 2  # text that has fewer bytes than this asks for is too short, whatever the tokenizer
 EXPANSION = {".gz": 10, ".zst": 10, ".parquet": 5}  # of compressed text, at most as a rule
@@ -39,7 +44,9 @@ def check_run(config: RunConfig, stages: Sequence[str], from_scratch: bool = Fal
     _check_directory("output", config.output)
     if config.store is not None and "harvest" in stages:
         _check_directory("store", config.store)
+    check_metrics(config.cluster)
     check_estimates(config, stages, this_machine(config), known_widths(config, from_scratch))
+    _check_inputs(config, stages)
     if "harvest" in stages:
         check_harvest(config, subject_exists=not from_scratch)
     if "pretrain" in stages:
@@ -70,6 +77,48 @@ def check_harvest(config: RunConfig, subject_exists: bool = True) -> None:
             log("text_is_short", advice=advice)
     if subject_exists:
         check_subject(config.subject, config.harvest.hookpoints, config.corpus.context_length)
+
+
+def check_metrics(cluster: ClusterConfig) -> None:
+    """Open the address of `/metrics` for a moment: what is wrong with it would otherwise end the command after Ray has started.
+
+    Raises:
+        ConfigError: there is no such address here, or the port is taken.
+    """
+    if cluster.metrics_port is None:
+        return
+    where = (cluster.metrics_host, cluster.metrics_port)
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(*where, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+    except (OSError, UnicodeError) as error:
+        key, remedy = ("host", "an address of this machine") if isinstance(error, socket.gaierror | UnicodeError) else ("port", "another port, or 0")
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cluster.metrics_{key}: /metrics cannot listen on {where[0]!r}, port {where[1]}: {reason}. Give {remedy}") from None
+
+
+def _check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
+    """What earlier commands must have left, where this one does not make it itself."""
+    if "harvest" in stages and "train" in stages:
+        for dictionary in config.training.dictionaries:
+            if dictionary.target_hookpoint is not None and dictionary.target_hookpoint not in config.harvest.hookpoints:
+                raise ConfigError(
+                    f"training.dictionaries.{dictionary.name}.target_hookpoint: {shown(dictionary.target_hookpoint)} is not harvested "
+                    f"(harvest.hookpoints has {', '.join(config.harvest.hookpoints)}). Add it to harvest.hookpoints"
+                )
+    store = Place(config.store_url)
+    if "harvest" not in stages and {"train", "evaluate", "interpret"} & set(stages) and not store.exists(MANIFEST_KEY):
+        state = "an unfinished store" if store.exists(PLAN_KEY) else "no store"
+        raise InputError(f"{store.url} holds {state}: run `monosem harvest` first, or set `store` to the URL of a finished one")
+    if "train" not in stages and {"evaluate", "interpret", "concepts"} & set(stages):
+        described_dictionaries(config.dictionary_urls, "measure")
+    shuffled = config.interpretation.controls.shuffled_run
+    if "interpret" in stages and shuffled is not None and not Place(shuffled).exists(RUN_KEY):
+        raise InputError(
+            f"interpretation.controls.shuffled_run: there is no run at {shown(shuffled)} (no {RUN_KEY}). Make it first, or set it to null"
+        )
 
 
 def text_tokens(config: CorpusConfig) -> int | None:

@@ -1,17 +1,19 @@
 """What would fail later is refused in seconds, before Ray is started, and leaves no trace that refuses the corrected command."""
 
 import json
+import socket
 
 import pytest
 
-from jobs import run
-from jobs.checks import check_run, known_widths, short_text, text_tokens
+from jobs import checks, run
+from jobs.checks import check_metrics, check_run, known_widths, short_text, text_tokens
 from jobs.cli import main
 from jobs.loading import load_config
 from jobs.stages import WHOLE_WAY
 from sae.corpus.sources import CorpusConfig
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, UserError
 from sae.storage import Place
+from services.cluster import ClusterConfig
 
 
 @pytest.fixture
@@ -45,6 +47,14 @@ def test_a_run_that_can_begin_is_let_through_and_writes_nothing(settings):
         ({"corpus__text_field": "body"}, InputError, "body"),
         ({"corpus__text": "/nowhere/*.txt"}, InputError, "no file matches"),
         ({"subject__model": "/nowhere"}, InputError, "no model directory"),
+        (
+            {"training__dictionaries__topk__target_hookpoint": "blocks.0.hook_out"},
+            ConfigError,
+            r"topk.target_hookpoint: .* Add it to harvest.hookpoints",
+        ),
+        ({"interpretation__controls__shuffled_run": "/nowhere"}, InputError, "shuffled_run: there is no run at '/nowhere'"),
+        ({"cluster__metrics_host": "no.such.host"}, ConfigError, "^cluster.metrics_host: /metrics cannot listen on 'no.such.host'"),
+        ({"cluster__metrics_host": "a..b"}, ConfigError, "^cluster.metrics_host: "),
         ({"harvest__pool__num_cpus": 1000}, ConfigError, "harvest.pool.num_cpus: 1000 CPUs"),
         ({"evaluation__concepts__text": "/nowhere.jsonl"}, InputError, "labelled text"),
         ({"evaluation__text": "/nowhere.jsonl"}, InputError, "no file matches"),
@@ -60,20 +70,39 @@ def test_what_would_fail_later_is_refused_before_ray_is_started(settings, change
 def test_an_output_that_is_a_file_or_below_one_is_refused_with_2(settings, text, capsys):
     for output in (text, text / "run"):
         words = [f"{key}={value}" for key, value in (settings | {"output": output}).items()]
-        assert main(["train", *words]) == 2
+        assert main(["train", *words]) == 2, output
         assert "is a file, and a directory is needed" in capsys.readouterr().err
     with pytest.raises(InputError, match="store: "):
         check_run(config(settings, store=text), WHOLE_WAY)
 
 
-def test_labelled_text_may_be_one_file_or_several(settings, text):
+def test_a_stage_without_what_earlier_ones_leave_is_refused_before_ray_is_started(settings):
+    with pytest.raises(InputError, match="/run/store holds no store: run `monosem harvest`"):
+        check_run(config(settings), ("train",))
+    Place(settings["output"]).put("store/manifest.json", b"{}")
+    with pytest.raises(UserError, match="dictionaries/topk"):
+        check_run(config(settings), ("evaluate",))
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=f"^cluster.metrics_port: /metrics cannot listen on '127.0.0.1', port {port}: .* Give another port, or 0"
+        ):
+            check_metrics(ClusterConfig(metrics_port=port))
+    check_metrics(ClusterConfig(metrics_port=None, metrics_host="no.such.host"))
+
+
+def test_labelled_text_may_be_one_file_or_several(settings, text, monkeypatch):
+    monkeypatch.setattr(checks, "described_dictionaries", lambda urls, purpose: None)
     for value in (text, f"[{text}, {text}]"):
         assert config(settings, evaluation__concepts__text=value).evaluation.concepts.text[0] == str(text)
         check_run(config(settings, evaluation__concepts__text=value), ("concepts",))
     with pytest.raises(ConfigError, match="evaluation.concepts.text is null"):
         check_run(config(settings), ("concepts",))
     with pytest.raises(InputError, match="expected texts under 'text' and 'lable'"):
-        check_run(config(settings, evaluation__concepts__text=text, evaluation__concepts__label_field="lable"), ("evaluate",))
+        check_run(config(settings, evaluation__concepts__text=text, evaluation__concepts__label_field="lable"), WHOLE_WAY)
 
 
 def test_a_corrected_command_takes_over_what_a_refused_attempt_left(settings):

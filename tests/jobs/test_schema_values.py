@@ -1,11 +1,20 @@
 """Values that mean nothing are refused in every key of the configuration, in one short line that names the key."""
 
+import contextlib
 import math
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from jobs.config import RunConfig
+from jobs.estimates import Machine, Widths, check_estimates
+from jobs.stages import STAGES
 from sae.config import walk_keys
 from sae.errors import ConfigError
 
+MACHINE = Machine(memory_bytes=16 * 2**30, cpus=4, gpus=0, is_local=True)
+EVERY_STAGE = tuple(STAGES)
 KEYS = list(walk_keys(RunConfig))
 BAD = [
     *(True, False, -1, 10**9, 10**30, -(10**30), 10**400, 0.5, 1e308, -1e308, 1e-300, math.nan, math.inf),
@@ -55,6 +64,31 @@ def test_bad_values_are_refused_in_every_key():
     for path, found in accepted.items():
         print(f"  {path}: {', '.join(repr(value)[:30] for value in found)}")
     assert count <= 0.05 * len(KEYS) * len(BAD)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.fuzz
+@given(st.sampled_from(KEYS), JSON)
+def test_any_value_is_taken_or_refused_in_one_line(key, value):
+    message = outcome(key, value) or ""
+    assert len(message) < 900
+    assert message.isprintable()
+
+
+def test_what_is_accepted_fits_a_machine_or_is_refused_by_an_estimate():
+    """The largest value of every whole number at once is refused; none overflows or takes long to find out."""
+    for key in KEYS:
+        largest = next((mark.le for mark in key.field.metadata if getattr(mark, "le", None) is not None), None)
+        if largest is None or outcome(key, largest) is not None:
+            continue
+        with contextlib.suppress(ConfigError):
+            check_estimates(RunConfig.parse(values_with(key, largest)), EVERY_STAGE, MACHINE, Widths(512, 4096))
 
 
 def test_every_number_text_and_list_is_bounded():
