@@ -143,10 +143,9 @@ def _make_directory(path: Path) -> None:
     except FileExistsError:
         return  # a file of that name, or a link to nothing: the write that follows says so
     except FileNotFoundError:
-        if path.parent.exists():  # nothing can be made there, as in /proc
-            raise
-        _make_directory(path.parent)
-        path.mkdir(exist_ok=True)
+        if not path.parent.exists():
+            _make_directory(path.parent)
+        path.mkdir(exist_ok=True)  # the parent may have come from another process meanwhile; it fails again where nothing can be made, as in /proc
     except OSError:
         if not path.is_dir():
             raise

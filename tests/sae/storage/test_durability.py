@@ -72,3 +72,19 @@ def test_a_write_that_fails_at_any_step_is_one_line_that_names_the_object(tmp_pa
     monkeypatch.undo()
     assert "\n" not in str(raised.value)
     assert not [path for path in (tmp_path / "run").glob("*.partial")]
+
+
+def test_a_directory_that_another_process_makes_meanwhile_is_no_error(tmp_path, monkeypatch):
+    """Two workers of a new store make its directories at once."""
+    mkdir = os.mkdir
+
+    def overtaken(path, *args, **kwargs):
+        try:
+            mkdir(path, *args, **kwargs)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            raise
+
+    monkeypatch.setattr(os, "mkdir", overtaken)
+    Place(tmp_path / "run").put("a/b/object", b"x")
+    assert Place(tmp_path / "run").get("a/b/object") == b"x"
