@@ -138,16 +138,17 @@ def run_together(overlap: Overlap, harvest: Callable[[Callable[[], None]], objec
     thread.start()
     try:
         harvest(check)
-    except KeyboardInterrupt:  # training sees that the command ends, and saves its state
-        if not stop_requested():  # a library's user is interrupted by Python's own handler: then this is how training learns of it
+        while not ended.wait(ASK_SECONDS):  # short waits: an interrupt is noticed between them
+            pass
+    except KeyboardInterrupt:
+        # The training of a command sees that the command ends, and saves its state. One of a library's user learns it from the harvest.
+        if not stop_requested():
             overlap.fail("interrupted")
-        ended.wait(STOP_SECONDS)
+        ended.wait(STOP_SECONDS if stop_requested() else END_SECONDS)
         raise
     except BaseException as error:
         if error not in failures:
             overlap.fail(str(error) if isinstance(error, MonosemError) else type(error).__name__)
         ended.wait(END_SECONDS)
         raise
-    while not ended.wait(ASK_SECONDS):  # short waits: an interrupt is noticed between them
-        pass
     check()

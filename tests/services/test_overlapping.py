@@ -1,5 +1,7 @@
 """Two stages at once: each stops when the other fails, and the caller gets the error of the one that failed first."""
 
+import os
+import signal
 import threading
 import time
 
@@ -73,11 +75,14 @@ def test_the_harvest_stops_with_the_trainings_error(overlap):
     assert len(shards) < 1000
 
 
-def test_an_interrupt_stops_both(overlap):
+@pytest.mark.parametrize("moment", ["while both work", "while training goes on alone"])
+def test_an_interrupt_stops_both(overlap, moment):
     stopped = []
 
     def harvest(check) -> None:
-        raise KeyboardInterrupt
+        if moment == "while both work":
+            raise KeyboardInterrupt
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     def train() -> None:
         try:

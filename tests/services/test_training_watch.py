@@ -81,7 +81,7 @@ def test_it_does_not_wait_longer_than_it_may_nor_for_workers_that_are_not_there(
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fit_watched(lambda: time.sleep(5), Watch(*beats), None)
-    assert seconds <= time.monotonic() - began - 0.2 < seconds + 2
+    assert seconds <= time.monotonic() - began - 0.2 < 4  # the fit itself takes 5
 
 
 def test_on_a_thread_to_which_no_signal_comes_the_commands_end_stops_it(said):
