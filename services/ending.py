@@ -6,11 +6,13 @@ thread learns of the signal from the interpreter's wake-up descriptor, which nee
 ends the process itself, with the same line and exit code.
 """
 
+import atexit
 import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType, TracebackType
@@ -20,6 +22,8 @@ from services.log import log
 
 LIMIT_SECONDS = 8.0
 """From the signal until what hangs is abandoned: 10 s are promised, and what supervises jobs often kills after 10."""
+EXIT_SECONDS = 2.0
+"""For the interpreter's own exit, once clean-up is done and the last line is printed: a library's thread may hold it up."""
 CAUSES = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "interrupted by SIGTERM",
@@ -61,7 +65,7 @@ class Ending:
     def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
         self.limit_seconds = limit_seconds
         self.end: End | None = None
-        self._raised, self._said, self._over = False, threading.Lock(), threading.Event()
+        self._raised, self._said, self._cleaned_up = False, threading.Lock(), threading.Event()
         self._handlers: dict[int, Any] = {}
         self._wake_up = -1
 
@@ -76,6 +80,7 @@ class Ending:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers[number] = signal.signal(number, self._interrupt)
         signal.set_wakeup_fd(self._wake_up, warn_on_full_buffer=False)
+        atexit.register(self._leave)  # before Ray and torch register theirs, so it is called after them
         _current = self
         return self
 
@@ -85,10 +90,10 @@ class Ending:
         if self._wake_up < 0 or self.end is not None:
             return
         _current = None
+        atexit.unregister(self._leave)
         signal.set_wakeup_fd(-1)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._over.set()
         os.close(self._wake_up)  # ends the thread
 
     def fail(self, message: str) -> None:
@@ -99,11 +104,19 @@ class Ending:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def say(self, message: str | None) -> None:
-        """Print the command's last line; once, whoever says it first."""
+        """Print the command's last line once it has cleaned up, whoever says it first; the interpreter's exit then has `EXIT_SECONDS`."""
+        self._cleaned_up.set()
         if message is not None and self._said.acquire(blocking=False):
             with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
                 sys.stderr.write(f"monosem: {' '.join(message.split())}\n")
                 sys.stderr.flush()
+
+    def _leave(self) -> None:
+        """End the process here. What the interpreter does next, it does without its threads: nothing could end it where a library hangs."""
+        if self.end is not None and self._cleaned_up.is_set():
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(self.end.code)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.end = self.end or End.by_signal(number)
@@ -116,7 +129,9 @@ class Ending:
             for number in data:
                 if number in self._handlers:
                     self.end = self.end or End.by_signal(number)
-        if self.end is not None and not self._over.wait(self.limit_seconds):
+        if self.end is not None:
+            if self._cleaned_up.wait(self.limit_seconds):
+                time.sleep(EXIT_SECONDS)
             self.say(self.end.message)
             os._exit(self.end.code)
         os.close(reader)

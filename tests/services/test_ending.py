@@ -77,8 +77,15 @@ def test_a_clean_up_that_hangs_is_abandoned_with_the_same_line_and_code():
     assert said == "monosem: interrupted; run the same command again to continue\n"
 
 
+def test_a_thread_that_holds_the_interpreters_exit_up_is_abandoned_after_clean_up():
+    body = "threading.Thread(target=time.sleep, args=(60,)).start()\ntime.sleep(60)"
+    code, said, _ = end(start(body), "SIGTERM", within=5.0)
+    assert code == 143
+    assert said.count("\n") == 1
+
+
 def test_a_native_call_that_hangs_is_abandoned():
-    body = "import ctypes, os, threading\nctypes.CDLL(None).pause.restype = None\nwhile True: ctypes.CDLL(None).usleep(900000)"
+    body = "import hashlib\nhashlib.pbkdf2_hmac('sha256', b'', b'salt', 10**9)"  # minutes, and no Python code runs meanwhile
     assert end(start(body, limit=1.0), "SIGTERM")[0] == 143
 
 
