@@ -134,6 +134,38 @@ def test_a_training_that_loses_a_node_goes_on_with_one_worker_and_ends(submit, c
     assert [row["step"] for row in rows] == list(range(1, num_steps + 1))
 
 
+def test_a_training_that_is_stopped_saves_its_last_state_and_says_how_to_continue(submit, cluster, tmp_path):
+    """`ray job stop` sends SIGTERM to the driver; no state is due for an hour."""
+    write_store(Place(tmp_path / "store"), planted_activations(4096, planted_directions(8, 4)))
+    run = {
+        "output": str(tmp_path / "run"),
+        "store": str(tmp_path / "store"),
+        "harvest": {"hookpoints": [HOOKPOINT]},
+        "training": {
+            "dictionaries": [{"name": "topk", "sae": {"architecture": "topk", "d_sae": 8, "k": 2}}],
+            "batch_size": 16,
+            "epochs": 1000,
+            "checkpoint_seconds": 3600,
+        },
+        "trainer": {"num_cpus": 1},
+    }
+    job = submit("train", run)
+    job_id = finished(job)[1].split("job=")[1].split()[0]
+    following = submit("train", run, "--follow")
+    lines = []
+    while "stage=train done=" not in (line := following.stdout.readline()):
+        assert line, lines
+        lines.append(line)
+    time.sleep(2)
+    command = [RAY, "job", "stop", job_id, "--address", cluster.address]
+    subprocess.run(command, env=cluster.environment, capture_output=True, text=True, timeout=120, check=True)
+    _, log = finished(following)
+    assert log.count("monosem: ") == 1, log
+    assert "monosem: interrupted by SIGTERM; run the same command again to continue" in log
+    assert last_step(Place(tmp_path / "run" / "dictionaries")) > 0
+    assert not Place(tmp_path / "run").list("leases")
+
+
 def last_step(dictionaries):
     return max((int(key.split("step-")[1].split("-")[0]) for key in dictionaries.list("state/topk") if "step-" in key), default=0)
 
