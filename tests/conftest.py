@@ -4,6 +4,7 @@ import atexit
 import os
 import random
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,9 @@ from sae.storage import Place
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
 pytest_plugins = ["tests.servers.fixtures"]
+
+# A shell starts what it puts into the background with SIGINT ignored, and its children inherit that: a user's terminal does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two threads that wait for each other on a busy machine take many times as long as one, and the tensors of tests are small.
 torch.set_num_threads(1)

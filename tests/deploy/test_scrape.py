@@ -53,14 +53,14 @@ def run_target():
 def browser_target(tmp_path_factory):
     place = Place(tmp_path_factory.mktemp("run"))
     place.put("report.html", b"<!doctype html>")
-    loop, runners = asyncio.new_event_loop(), []
+    loop, servers = asyncio.new_event_loop(), []
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    address = asyncio.run_coroutine_threadsafe(start(place, Listening(port=0), runners), loop).result(20)
+    address = asyncio.run_coroutine_threadsafe(start(place, Listening(port=0), servers), loop).result(20)
     urllib.request.urlopen(address, timeout=20).close()
     yield urllib.parse.urlparse(address).netloc
-    for runner in runners:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(20)
+    for server in servers:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(20)
     loop.close()

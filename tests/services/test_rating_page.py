@@ -106,7 +106,7 @@ def test_three_cards_a_restart_and_the_fourth(run, page, open_rating):
     page.keyboard.press("x")
     page.keyboard.press("Enter")
     api.expect(page.locator("#end")).to_be_visible()
-    kept = [KeptRating.model_validate_json(run.get(key)) for key in run.list("ratings/anna")]
+    kept = [KeptRating.parse(run.get_sealed(key)) for key in run.list("ratings/anna")]
     assert [(each.card, each.interpretation, each.total) for each in kept] == [
         (0, "the word “of”", 12), (1, HOSTILE, 1), (2, "numbers", 8), (3, "", 0)
     ]  # fmt: skip
