@@ -23,7 +23,7 @@ from services.cluster import ClusterConfig
 from services.log import log
 
 RUN_KEY = "config.json"
-BYTES_PER_TOKEN = 4
+TOKENS_PER_BYTE = 1 / 4  # of English text and usual tokenizers
 MOST_TOKENS_PER_BYTE = 1 / 2  # text that has fewer bytes than this asks for is too short, whatever the tokenizer
 EXPANSION = {".gz": 10, ".zst": 10, ".parquet": 5}  # of compressed text, at most as a rule
 RESIDUAL_NAMES = ("resid", "mlp", "hook_in", "hook_out", "embed", "ln")
@@ -121,21 +121,24 @@ def _check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
         )
 
 
-def text_tokens(config: CorpusConfig) -> int | None:
-    """Tokens of local text, estimated from its size at 4 bytes each; None where a source is no local file."""
-    if any(source == DEPENDENCIES or source.startswith("hf:") for source in config.text):
-        return None
-    return int(_text_bytes(config) / BYTES_PER_TOKEN)
+def text_tokens(config: CorpusConfig, tokens_per_byte: float = TOKENS_PER_BYTE) -> int | None:
+    """Tokens of local text, estimated from its size; None where a source is no local file."""
+    return None if (size := _text_bytes(config)) is None else int(size * tokens_per_byte)
 
 
-def short_text(config: CorpusConfig) -> str | None:
-    """What to know where local text has fewer tokens than a run asks for; None where it has enough, or nothing is known."""
-    tokens = text_tokens(config)
+def short_text(config: CorpusConfig, tokens_per_byte: float | None = None) -> str | None:
+    """What to know where local text has fewer tokens than a run asks for; None where it has enough, or nothing is known.
+
+    Args:
+        config: of the text.
+        tokens_per_byte: of this text, where it was measured.
+    """
+    size = _text_bytes(config)
     wanted = (config.train_tokens or 0) + (config.held_out_tokens or 0)
-    if tokens is None or tokens * BYTES_PER_TOKEN * MOST_TOKENS_PER_BYTE >= wanted:
+    if size is None or size * (tokens_per_byte or MOST_TOKENS_PER_BYTE) >= wanted:
         return None
     return (
-        f"corpus.text has about {tokens:,} tokens ({tokens * BYTES_PER_TOKEN:,} bytes). "
+        f"corpus.text has about {int(size * (tokens_per_byte or TOKENS_PER_BYTE)):,} tokens ({size:,} bytes). "
         f"corpus.train_tokens and corpus.held_out_tokens ask for {wanted:,}: all of the text will be used"
     )
 
@@ -176,12 +179,12 @@ def _size(found: dict[str, Any], *names: str) -> int:
     return next((value for value in values if type(value) is int and 0 < value < 2**31), 1)
 
 
-def _text_bytes(config: CorpusConfig) -> int:
-    total = 0.0
-    for source in config.text:
-        for path, _ in find_files(source):
-            total += path.stat().st_size * EXPANSION.get(path.suffix.lower(), 1)
-    return int(total)
+def _text_bytes(config: CorpusConfig) -> int | None:
+    """Bytes of the text once decompressed, estimated from the sizes of its files; None where a source is no local file."""
+    if any(source == DEPENDENCIES or source.startswith("hf:") for source in config.text):
+        return None
+    files = [path for source in config.text for path, _ in find_files(source)]
+    return int(sum(path.stat().st_size * EXPANSION.get(path.suffix.lower(), 1) for path in files))
 
 
 def _check_directory(key: str, url: str) -> None:

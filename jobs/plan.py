@@ -9,6 +9,8 @@ from jobs.estimates import check_estimates, this_machine
 from jobs.loading import load_config
 from jobs.rates import measured_rates
 from jobs.stages import WHOLE_WAY
+from sae.corpus.packing import Tokenizer
+from sae.corpus.sources import CorpusConfig, documents
 from sae.errors import ConfigError
 from sae.subject import Subject, SubjectConfig
 from services.capacity import Amounts, Costs, Crew, Estimate, Stage, estimate
@@ -16,6 +18,7 @@ from services.capacity import Amounts, Costs, Crew, Estimate, Stage, estimate
 ROW_OVERHEAD_BYTES = 16  # sequence_id, position, token_id
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
 WORKER_BYTES = 700 * 2**20  # a Ray worker with torch, transformer_lens and a small model, measured
+SAMPLE_CHARACTERS = 2**18  # of text, tokenised to know how many tokens it has
 RAY_BYTES = 720 * 2**20  # a local cluster without dashboard, measured
 
 
@@ -35,8 +38,8 @@ def print_plan(path: str | None, overrides: list[str], bench: str | None, tell: 
     config = load_config(path, overrides)
     check_estimates(config, WHOLE_WAY, this_machine(config), known_widths(config))
     check_harvest(config)
-    config, remark = bounded_by_text(config)
     subject = Subject.load(config.subject)
+    config, remark = bounded_by_text(config, subject.tokenizer)
     widths = {hookpoint: subject.width(hookpoint) for hookpoint in config.harvest.hookpoints}
     amounts = count_amounts(config, widths)
     if bench:
@@ -51,10 +54,18 @@ def print_plan(path: str | None, overrides: list[str], bench: str | None, tell: 
     print("\n".join([*lines, *remark]))
 
 
-def bounded_by_text(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """The run with no more tokens than its local text has, and a remark where that is less than it asks for."""
-    corpus, tokens = config.corpus, text_tokens(config.corpus)
-    if tokens is None:
+def bounded_by_text(config: RunConfig, tokenizer: Tokenizer) -> tuple[RunConfig, list[str]]:
+    """The run with no more tokens than its local text has, and a remark where that is less than it asks for.
+
+    Raises:
+        InputError: the text cannot be read.
+    """
+    corpus = config.corpus
+    if text_tokens(corpus) is None:
+        return config, []
+    density = _tokens_per_byte(corpus, tokenizer)
+    tokens = text_tokens(corpus, density) or 0
+    if corpus.train_tokens is not None and corpus.held_out_tokens is not None and corpus.train_tokens + corpus.held_out_tokens <= tokens:
         return config, []
     least = corpus.context_length
     held_out = max(least, int(tokens * corpus.held_out_fraction))
@@ -62,8 +73,20 @@ def bounded_by_text(config: RunConfig) -> tuple[RunConfig, list[str]]:
         "train_tokens": min(corpus.train_tokens or tokens, max(least, tokens - held_out)),
         "held_out_tokens": min(corpus.held_out_tokens or tokens, held_out),
     }
-    remark = [f"  remark       {advice}"] if (advice := short_text(corpus)) else []
+    remark = [f"  remark       {advice}"] if (advice := short_text(corpus, density)) else []
     return config.model_copy(update={"corpus": corpus.model_copy(update=changed)}), remark
+
+
+def _tokens_per_byte(corpus: CorpusConfig, tokenizer: Tokenizer) -> float:
+    """Tokens, with the one that begins a document, of each byte of the text, counted in its first documents."""
+    count = size = 0
+    for _, text in documents(corpus):
+        part = text[: SAMPLE_CHARACTERS - size]
+        count += 1 + len(tokenizer.encode([part])[0])
+        size += len(part.encode())
+        if size >= SAMPLE_CHARACTERS:
+            break
+    return count / max(1, size)
 
 
 def count_amounts(config: RunConfig, widths: dict[str, int]) -> Amounts:

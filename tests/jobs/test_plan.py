@@ -128,14 +128,37 @@ def test_rates_are_read_from_regular_files_alone(tmp_path):
             rates_of_bench(str(path), run_config(), Subject(), WIDTHS, 1)
 
 
+class FourLetters:
+    """A tokenizer of four characters a token."""
+
+    def encode(self, texts):
+        return [[0] * (len(text) // 4) for text in texts]
+
+
+class Words:
+    """A tokenizer of one word a token."""
+
+    def encode(self, texts):
+        return [[0] * len(text.split()) for text in texts]
+
+
 def test_a_plan_counts_no_more_tokens_than_local_text_has(tmp_path):
     (tmp_path / "text.txt").write_text("words " * 10_000)
     asked = {"context_length": 256, "train_tokens": 1_000_000, "held_out_tokens": 100_000, "held_out_fraction": 0.1}
-    config, remark = bounded_by_text(run_config(corpus=asked | {"text": str(tmp_path)}))
-    assert (config.corpus.train_tokens, config.corpus.held_out_tokens) == (13_500, 1500)
-    assert "about 15,000 tokens" in remark[0]
+    config, remark = bounded_by_text(run_config(corpus=asked | {"text": str(tmp_path)}), FourLetters())
+    assert (config.corpus.train_tokens, config.corpus.held_out_tokens) == (13_501, 1500)
+    assert "about 15,001 tokens" in remark[0]
     assert count_amounts(config, WIDTHS).tokens == 53 * 256
-    assert bounded_by_text(run_config(corpus=asked)) == (run_config(corpus=asked), [])
+    assert bounded_by_text(run_config(corpus=asked), FourLetters()) == (run_config(corpus=asked), [])
+
+
+def test_tokens_of_local_text_are_counted_by_its_own_tokenizer(tmp_path):
+    """At a typical 4 bytes a token, text of short words seemed to have half of the tokens that it has."""
+    (tmp_path / "text.txt").write_text("ab " * 100_000)
+    asked = run_config(corpus={"context_length": 256, "train_tokens": 90_000, "held_out_tokens": 5000, "text": str(tmp_path)})
+    assert bounded_by_text(asked, Words()) == (asked, [])
+    config, _ = bounded_by_text(asked, FourLetters())
+    assert config.corpus.train_tokens < 75_000
 
 
 def test_the_plan_says_at_once_that_it_works(monkeypatch, capsys):
