@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sae.errors import InputError
 from sae.records import open_proved
 from sae.storage import Place
+from sae.storage.parquet_file import read_parquet
 
 
 def ipc_bytes(table: pa.Table) -> pa.Buffer:
@@ -34,7 +33,7 @@ def arrow_table(place: Place, key: str, digests: Mapping[str, str], said_by: str
         InputError: it is no such file, or has other columns.
     """
     buffer = open_proved(place, key, digests.get(key), said_by)
-    return _checked(lambda: pa.ipc.open_file(buffer).read_all(), schema, place.path(key))
+    return _with_schema(_read(lambda: pa.ipc.open_file(buffer).read_all(), place.path(key)), schema, place.path(key))
 
 
 def parquet_table(
@@ -42,16 +41,28 @@ def parquet_table(
 ) -> pa.Table:
     """Read a Parquet file, or the rows of some features; arguments and errors as of `arrow_table`."""
     buffer = open_proved(place, key, digests.get(key), said_by)
-    wanted = None if features is None else pc.field("feature").isin(pa.array(features, pa.uint32()))
-    return _checked(lambda: pq.read_table(pa.BufferReader(buffer), filters=wanted), schema, place.path(key)).combine_chunks()
+    return _with_schema(parquet_rows(buffer, place.path(key), features=features), schema, place.path(key)).combine_chunks()
 
 
-def _checked(read: Callable[[], pa.Table], schema: pa.Schema, where: str) -> pa.Table:
+def parquet_rows(data: pa.Buffer, where: str, columns: list[str] | None = None, features: Sequence[int] | None = None) -> pa.Table:
+    """Read a Parquet file that was proved, or some of its columns, or the rows of some features.
+
+    Raises:
+        InputError: it is no such file, or lacks a column.
+    """
+    return _read(lambda: read_parquet(data, columns, features), where)
+
+
+def _read(read: Callable[[], pa.Table], where: str) -> pa.Table:
     try:
         table = read()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{where} is not a whole table ({' '.join(str(error).split())[:200]}). Run the stage that writes it again") from None
+    return table
+
+
+def _with_schema(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     if not table.schema.equals(schema):
         raise InputError(
             f"{where} does not have the columns of this version: {_difference(table.schema, schema)}. Run the stage that writes it again"

@@ -9,8 +9,6 @@ features on either side. The first three are null where a side has no scored fea
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import NonNegativeInt
 
 from sae.interpretation.records import SCORING_DRAWS
@@ -18,6 +16,7 @@ from sae.interpretation.sampling import draw_seed
 from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE
 from sae.records import Record, get_record, put_record
 from sae.storage import Place, sha256_hex
+from sae.tables import parquet_rows
 
 COMPARISON_KEY = "comparison.json"
 LINE = 120  # characters that most terminals show
@@ -54,9 +53,10 @@ def write_comparison(output: Place, sources: dict[str, bool], seed: int) -> list
     medians: dict[tuple[str, str], tuple[np.ndarray, float, int]] = {}
     tables = {}
     for name in sources:
-        buffer = output.child(name).open_buffer("features.parquet")
+        place, key = output.child(name), "features.parquet"
+        buffer = place.open_buffer(key)
         tables[name] = sha256_hex(buffer)
-        scored = pq.read_table(pa.BufferReader(buffer), columns=["score_draws", "single_token"]).drop_null()
+        scored = parquet_rows(buffer, place.path(key), ["score_draws", "single_token"]).drop_null()
         single = scored.column("single_token").to_numpy()
         draws = np.array(scored.column("score_draws").to_pylist(), np.float64).reshape(len(scored), SCORING_DRAWS)
         for part, wanted in PARTS.items():

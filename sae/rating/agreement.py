@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sae.errors import InputError
 from sae.interpretation.sampling import draw_seed
@@ -16,6 +13,7 @@ from sae.rating.deck import DECK_KEY, Deck, read_deck
 from sae.rating.records import KeptRating, Ratings, latest, raters_of
 from sae.records import open_proved
 from sae.storage import Place, sha256_hex
+from sae.tables import parquet_rows
 
 MIN_PAIRS = 3  # a correlation of fewer says nothing
 ALL, EXPLANATION_SCORE = "all sources", "explanation score"
@@ -150,10 +148,9 @@ def explanation_scores(run: Place, deck: Deck) -> dict[Feature, float]:
     scores: dict[Feature, float] = {}
     for source in deck.sources:
         wanted = [card["feature"] for card in deck.cards if card["source"] == source]
-        buffer = open_proved(run.child("interpretation", source), "features.parquet", deck.sources[source], run.path(DECK_KEY))
-        table = pq.read_table(
-            pa.BufferReader(buffer), columns=["feature", "score_spearman"], filters=pc.field("feature").isin(pa.array(wanted, pa.uint32()))
-        )
+        place = run.child("interpretation", source)
+        buffer = open_proved(place, "features.parquet", deck.sources[source], run.path(DECK_KEY))
+        table = parquet_rows(buffer, place.path("features.parquet"), ["feature", "score_spearman"], wanted)
         scores |= {(source, row["feature"]): row["score_spearman"] for row in table.to_pylist() if row["score_spearman"] is not None}
     return scores
 

@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sae.config import Config, Seed
@@ -22,6 +21,7 @@ from sae.interpretation.sampling import draw_seed
 from sae.rating.packing import TokenNumbers, pairs
 from sae.records import Record, as_record, open_proved
 from sae.storage import Place, parse_json, sealed, sha256_hex, to_json, unsealed
+from sae.tables import parquet_rows
 
 Json = dict[str, Any]
 DECK_KEY = "ratings/deck.json"
@@ -161,6 +161,10 @@ def sources_of(run: Place) -> dict[str, str]:
     return {name: sha256_hex(_proved(run.child("interpretation", name), "features.parquet")) for name in names}
 
 
+def _table(source: Place, key: str, columns: list[str] | None = None, features: list[int] | None = None) -> pa.Table:
+    return parquet_rows(_proved(source, key), source.path(key), columns, features)
+
+
 def _proved(source: Place, key: str) -> pa.Buffer:
     """A table of a source, by the digest in its summary."""
     tables = source.get_sealed("summary.json").get("tables")
@@ -168,8 +172,7 @@ def _proved(source: Place, key: str) -> pa.Buffer:
 
 
 def _draw(run: Place, source: str, config: DeckConfig) -> list[int]:
-    buffer = _proved(run.child("interpretation", source), "features.parquet")
-    table = pq.read_table(pa.BufferReader(buffer), columns=["feature", "score_spearman"])
+    table = _table(run.child("interpretation", source), "features.parquet", ["feature", "score_spearman"])
     scored = table.filter(pc.is_valid(table["score_spearman"]))["feature"].to_numpy()
     draw = np.random.default_rng(draw_seed(config.seed, "deck", source))
     return [int(feature) for feature in draw.permutation(scored)[: config.features_per_source]]
@@ -183,11 +186,10 @@ def _order(counts: dict[str, int], seed: int) -> list[str]:
 
 
 def _pack(run: Place, source: str, features: list[int], tokens: TokenNumbers) -> list[Json]:
-    wanted = pc.field("feature").isin(pa.array(features, pa.uint32()))
     place = run.child("interpretation", source)
-    rows = {row["feature"]: row for row in pq.read_table(pa.BufferReader(_proved(place, "features.parquet")), filters=wanted).to_pylist()}
+    rows = {row["feature"]: row for row in _table(place, "features.parquet", features=features).to_pylist()}
     columns = ["feature", "kind", "interval", "used_for", "peak", "tokens", "activations"]
-    table = pq.read_table(pa.BufferReader(_proved(place, "examples.parquet")), columns=columns, filters=wanted)
+    table = _table(place, "examples.parquet", columns, features)
     examples: dict[int, list[Json]] = {feature: [] for feature in features}
     for example in table.filter(pc.equal(table["used_for"], "explanation")).to_pylist():
         examples[example["feature"]].append(example)

@@ -1,4 +1,4 @@
-"""The bytes of a file, decompressed in pieces under a bound, so that a small file cannot become an endless one."""
+"""The bytes of a file, decompressed in pieces under a bound."""
 
 import gzip
 import zlib
@@ -9,17 +9,16 @@ import pyarrow as pa
 
 from sae.corpus.formats.recognition import Compression
 from sae.errors import InputError
+from sae.storage.expansion import check_expansion
 
 CHUNK_BYTES = 2**20
-MAX_EXPANSION = 300  # text that is not made up compresses 3 to 30 times
-FREE_BYTES = 64 * 2**20  # below this, expansion costs nothing
 
 
 def decompressed(stream: IO[bytes], compression: Compression | None, where: str) -> Iterator[bytes]:
     """Yield the content of an open file in chunks of at most `CHUNK_BYTES`.
 
     Raises:
-        InputError: it cannot be read or decompressed, or expands more than `MAX_EXPANSION` times.
+        InputError: it cannot be read or decompressed, or fails `check_expansion`.
     """
     source = _Counted(stream)
     total = 0
@@ -27,8 +26,8 @@ def decompressed(stream: IO[bytes], compression: Compression | None, where: str)
         reader = _reader(source, compression)
         while chunk := reader.read(CHUNK_BYTES):
             total += len(chunk)
-            if compression is not None and total > max(FREE_BYTES, MAX_EXPANSION * source.bytes):
-                raise InputError(f"{where} expands more than {MAX_EXPANSION} times when it is decompressed, as no text does. Leave it out")
+            if compression is not None:
+                check_expansion(total, source.bytes, where)
             yield bytes(chunk)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise InputError(f"cannot read {where}: {' '.join(str(error).split())[:200] or type(error).__name__}. Copy the file again") from None

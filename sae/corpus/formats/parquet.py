@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sae.corpus.formats.recognition import shown
 from sae.errors import InputError
+from sae.storage.expansion import check_expansion
+from sae.storage.parquet_file import ParquetFileError, open_parquet
 
 ROWS_AT_ONCE = 1024  # a row is a document of any length
 
@@ -20,34 +21,45 @@ def parquet_texts(path: Path, field: str, setting: str = "corpus.text_field") ->
         InputError: the file cannot be read, has no such column, or the column holds no strings, or none but nulls.
     """
     where = shown(path)
+    column = check_parquet(path, field, setting)
+    # Many rows may share one long text: as a dictionary it is held once. Arrow reads no dictionary within a struct, so there one row at a time.
+    flat = len(column) == 1
     try:
-        with pq.ParquetFile(path) as file:
-            column = _column(file.schema_arrow, field, where, setting)
+        size, decoded = path.stat().st_size, 0
+        with open_parquet(path, column if flat else ()) as file:
             number, found = 0, False
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[".".join(column)]):
+            for batch in file.iter_batches(ROWS_AT_ONCE if flat else 1, columns=[".".join(column)]):
                 values = _inner(batch.column(column[0]), column[1:])
                 values.validate(full=True)  # Arrow does not check UTF-8 when it reads
                 for value in values:
                     found = found or value.is_valid
-                    yield f"{where}:{number}", value.as_py() or ""
+                    text = value.as_py() or ""
+                    decoded += len(text) + 1
+                    check_expansion(decoded, size, where)
+                    yield f"{where}:{number}", text
                     number += 1
             if number and not found:
                 raise InputError(f"{where} has only nulls in column {field!r}. Set {setting}, or leave the file out")
-    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {where}: {' '.join(str(error).split())[:200] or type(error).__name__}. Copy the file again") from None
+    except (OSError, EOFError, UnicodeDecodeError, ParquetFileError, pa.ArrowException) as error:
+        raise _unreadable(where, error) from None
 
 
-def check_parquet(path: Path, field: str, setting: str = "corpus.text_field") -> None:
-    """Read the schema alone.
+def check_parquet(path: Path, field: str, setting: str = "corpus.text_field") -> list[str]:
+    """Read the schema alone, and return the path of names to the column.
 
     Raises:
         InputError: as `parquet_texts`, as far as the schema says it.
     """
     try:
-        schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {shown(path)}: {' '.join(str(error).split())[:200]}. Copy the file again") from None
-    _column(schema, field, shown(path), setting)
+        with open_parquet(path) as file:
+            schema = file.schema_arrow
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(shown(path), error) from None
+    return _column(schema, field, shown(path), setting)
+
+
+def _unreadable(where: str, error: Exception) -> InputError:
+    return InputError(f"cannot read {where}: {' '.join(str(error).split())[:200] or type(error).__name__}. Copy the file again")
 
 
 def _column(schema: pa.Schema, field: str, where: str, setting: str) -> list[str]:

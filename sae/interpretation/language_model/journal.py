@@ -22,6 +22,7 @@ from sae.interpretation.language_model.exchange import FINAL, Outcome, Reply, Re
 from sae.interpretation.language_model.records import EXPLANATIONS_KEY, JOURNALS, PLAN_KEY, REPLIES_KEY, REPLIES_SCHEMA, SCHEMA
 from sae.records import Record, check_name, get_record
 from sae.storage import Place, sha256_hex
+from sae.storage.parquet_file import read_parquet
 
 _JOURNAL_KEY = re.compile(rf"{JOURNALS}/([0-9]{{8,10}})\.json")
 
@@ -154,7 +155,7 @@ class ExplanationDirectory:
         if not self.place.exists(key):
             return schema.empty_table()
         try:
-            return pq.read_table(pa.BufferReader(self.place.open_buffer(key))).cast(schema)
+            return read_parquet(self.place.open_buffer(key)).cast(schema)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise CorruptObjectError(f"{self.place.path(key)} is damaged ({reason}). Copy it again, or delete it to explain anew") from None

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import random
 import re
 import socket
 
@@ -107,7 +108,7 @@ def test_what_is_no_text_is_refused_in_one_line_that_names_the_place(tmp_path, n
 
 
 def test_a_bomb_is_refused_before_it_expands(tmp_path, monkeypatch):
-    monkeypatch.setattr("sae.corpus.formats.compression.FREE_BYTES", 2**20)
+    monkeypatch.setattr("sae.storage.expansion.FREE_BYTES", 2**20)
     bombs = {
         "a.jsonl.gz": gzip.compress(b"\n" * 5_000_000, mtime=0),
         "b.txt.gz": gzip.compress(b"a" * 5_000_000, mtime=0),
@@ -243,6 +244,25 @@ def test_a_wrong_field_is_found_by_the_first_records(tmp_path):
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="no column 'text' but body"):
         check_sources(config_of(tmp_path / "a.parquet"))
+
+
+def test_a_long_text_that_many_rows_of_parquet_share_is_held_once(tmp_path):
+    """Decoded row by row, 1 MB in 3,000 rows would take 1 GB for the first 1,024 of them, and then be tokenized as 3 GB of text."""
+    text = random.Random(0).randbytes(2**19).hex()
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array([text]))
+    for name, table, field in (
+        ("flat", pa.table({"text": shared}), "text"),
+        ("nested", pa.table({"meta": pa.StructArray.from_arrays([shared], ["body"])}), "meta.body"),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30, store_schema=False)
+        assert path.stat().st_size < 2**20
+        before = pa.total_allocated_bytes()
+        rows = file_texts(path, recognise(path), field)
+        assert next(rows) == (f"{path}:0", text)
+        assert pa.total_allocated_bytes() - before < 16 * 2**20
+        with pytest.raises(InputError, match=rf"{name}\.parquet expands more than 300 times"):
+            list(rows)
 
 
 @contextlib.contextmanager
