@@ -1,6 +1,7 @@
 """The subject model's tokenizer: loading one, and training a byte-level BPE of our own."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from sae.errors import InputError
+from sae.tokens_shown import TokenTexts, byte_token, piece_reader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -67,11 +69,16 @@ class SubjectTokenizer:
         return [encoding.ids for encoding in self._fast.encode_batch(texts, add_special_tokens=False)]
 
     @cached_property
-    def token_texts(self) -> list[str]:
-        """What each token shows as; a byte that is no character alone is written as backslash, x and two hexadecimal digits."""
-        size = self._fast.get_vocab_size(with_added_tokens=True)
-        raw = [self._fast.id_to_token(token) or "" for token in range(size)]
-        return [text if token in self.special_token_ids else _readable(text, self._fast, token) for token, text in enumerate(raw)]
+    def token_texts(self) -> TokenTexts:
+        """What each token shows as; `shown_line` shows tokens that follow each other."""
+        content = json.loads(self._fast.to_str())
+        names = [self._fast.id_to_token(token) or "" for token in range(self._fast.get_vocab_size(with_added_tokens=True))]
+        added = self._fast.get_added_tokens_decoder()
+        special = self.special_token_ids | {token for token, each in added.items() if each.special}
+        read = piece_reader(content)
+        pieces = [name.encode() if token in special else read(name) for token, name in enumerate(names)]
+        falls_back = bool((content.get("model") or {}).get("byte_fallback"))
+        return TokenTexts(pieces, special, [token for token, name in enumerate(names) if falls_back and byte_token(name)])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
@@ -98,21 +105,3 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokeniz
 def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: Path) -> None:
     """Save a tokenizer so that `AutoTokenizer` loads it."""
     tokenizer.save_pretrained(directory)
-
-
-def _readable(raw: str, tokenizer: FastTokenizer, token: int) -> str:
-    text: str = tokenizer.decode([token], skip_special_tokens=False)
-    if "\ufffd" not in text:
-        return text
-    byte_of = _byte_level_alphabet()
-    return "".join(f"\\x{byte_of[char]:02x}" if char in byte_of else char for char in raw)
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """Which byte each character of a byte-level vocabulary stands for.
-
-    Reference: the GPT-2 encoder maps printable bytes to themselves and the rest, in order, to code points from 256 on.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + rank): byte for rank, byte in enumerate(others)}

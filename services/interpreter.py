@@ -6,6 +6,7 @@ of their own. What a worker holds is bounded: one run of sequences with its code
 range (8 bytes each, at most `FIRINGS_PER_TASK` unless one feature has more) and what finding their neighbours takes (`neighbours`).
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -201,7 +202,7 @@ class ReadingWorker:
 class ExplainingWorker:
     """Explains and scores ranges of features; holds both texts."""
 
-    def __init__(self, job: InterpretationJob, special_token_ids: list[int], token_texts: list[str], chunks: dict[str, int]) -> None:
+    def __init__(self, job: InterpretationJob, special_token_ids: list[int], token_texts: Sequence[str], chunks: dict[str, int]) -> None:
         self.job, self.token_texts, self.chunks = job, token_texts, chunks
         self.specs = {spec.name: spec for spec in job.specs}
         self._loaded: tuple[str, ModelReader] | None = None

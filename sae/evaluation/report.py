@@ -16,6 +16,7 @@
 A position is that of the token that predicts the next one; position 0 is BOS, from which nothing is predicted that counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ from sae.records import check_name, check_objects, get_record, put_record
 from sae.storage import Place, sha256_hex
 from sae.subject import SubjectConfig
 from sae.tables import arrow_table, ipc_bytes
+from sae.tokens_shown import shown_line
 
 CONTEXTS_AT_ONCE = 4096  # worst predictions whose sequences are read together
 
@@ -136,7 +138,7 @@ def _measured(
     return Measured(report, sums, weights, ultra_low)
 
 
-def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str], subject: SubjectConfig) -> EvaluationReport:
+def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: Sequence[str], subject: SubjectConfig) -> EvaluationReport:
     """Write the tables and then the report, which names them by their digests; returns it.
 
     Args:
@@ -159,7 +161,7 @@ def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_te
     return report
 
 
-def _write_tables(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: list[str]) -> dict[str, str]:
+def _write_tables(place: Place, measured: Measured, corpus: TokenCorpus, token_texts: Sequence[str]) -> dict[str, str]:
     report, downstream = measured.report, measured.sums.downstream
     worst = downstream.worst.limited(worst_count(report.num_predictions))
     columns = {
@@ -241,7 +243,7 @@ def _loss_columns(sums: DownstreamSums) -> dict[str, Any]:
     return {"low": np.array(LOSS_EDGES[:-1]), "high": np.array(LOSS_EDGES[1:])} | sums.by_loss.columns()
 
 
-def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: list[str]) -> dict[str, Any]:
+def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: Sequence[str]) -> dict[str, Any]:
     contexts = [""] * len(worst.positions)
     order = np.argsort(worst.sequence_ids, kind="stable")
     for start in range(0, len(order), CONTEXTS_AT_ONCE):
@@ -251,7 +253,7 @@ def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: li
         for index in chosen:
             position = int(worst.positions[index])
             tokens = sequences[worst.sequence_ids[index] - first, max(0, position + 1 - CONTEXT_TOKENS) : position + 1]
-            contexts[index] = "".join(token_texts[token] for token in tokens)
+            contexts[index] = "".join(shown_line(token_texts, tokens.tolist()))
     return {
         "sequence": worst.sequence_ids.astype(np.uint64),
         "position": worst.positions.astype(np.uint32),

@@ -1,10 +1,12 @@
 """A token graph in words, for people, and as JSON, for programs."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from sae.interpretation.token_graph import IGNORED, Pattern, TokenGraph
+from sae.tokens_shown import shown_line
 
 TOKENS_NAMED = 6
 CONTEXTS_NAMED = 3
@@ -36,7 +38,7 @@ def patterns_json(graph: TokenGraph, token_texts: Sequence[str]) -> str:
     patterns: list[dict[str, Any]] = [
         {
             "tokens": list(pattern.tokens),
-            "texts": ["…" if token == IGNORED else token_texts[token] for token in pattern.tokens],
+            "texts": _texts(pattern.tokens, token_texts),
             "mean": _rounded(pattern.mean),
             "count": pattern.count,
         }
@@ -66,8 +68,17 @@ def _listed(patterns: list[Pattern], token_texts: Sequence[str]) -> str:
 
 
 def _quoted(tokens: Sequence[int], token_texts: Sequence[str]) -> str:
-    text = "".join("…" if token == IGNORED else token_texts[token] for token in tokens)
+    text = "".join(_texts(tokens, token_texts))
     return "`" + text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("`", "ˋ") + "`"
+
+
+def _texts(tokens: Sequence[int], token_texts: Sequence[str]) -> list[str]:
+    """The texts of a pattern's tokens; those between two that the pattern ignores follow each other."""
+    texts = list[str]()
+    for ignored, group in itertools.groupby(tokens, lambda token: token == IGNORED):
+        run = list(group)
+        texts += ["…"] * len(run) if ignored else shown_line(token_texts, run)
+    return texts
 
 
 def _number(value: float) -> str:

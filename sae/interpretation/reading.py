@@ -1,6 +1,6 @@
 """Running the subject model over a text once, for all sources together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,7 @@ def read_logits(subject: Subject, hookpoint: str, source: FeatureSource, feature
     return pa.concat_tables(tables) if tables else pa.schema(fields).empty_table()
 
 
-def _logit_column(tokens: torch.Tensor, effects: torch.Tensor, token_texts: list[str]) -> pa.Array:
+def _logit_column(tokens: torch.Tensor, effects: torch.Tensor, token_texts: Sequence[str]) -> pa.Array:
     ids, values = tokens.numpy(force=True), effects.numpy(force=True).astype(np.float32)
     kind = FEATURES_SCHEMA.field("top_logits").type
     texts = pa.array([token_texts[token] if token < len(token_texts) else "" for token in ids.reshape(-1).tolist()])

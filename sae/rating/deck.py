@@ -205,7 +205,7 @@ def _shown(row: Json, examples: list[Json], tokens: TokenNumbers) -> Json:
             {
                 "k": kind,
                 "c": each["peak"],
-                "t": [tokens.number(token) for token in each["tokens"]],
+                "t": tokens.line(each["tokens"]),
                 "a": pairs(each["activations"], maximum, math.ceil),
             }
             for kind, each in chosen

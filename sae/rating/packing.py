@@ -2,23 +2,26 @@
 
 from collections.abc import Callable, Sequence
 
+from sae.tokens_shown import shown_line
+
 SHARES = 999  # activations are carried as thousandths of the feature's maximum
 
 
 class TokenNumbers:
-    """Numbers the tokens in the order they are met, and keeps their texts."""
+    """Numbers the texts of tokens in the order they are met, and keeps them."""
 
     def __init__(self, texts: Sequence[str] | None) -> None:
         self._known = texts or ()
-        self._numbers: dict[int, int] = {}
-        self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
 
-    def number(self, token: int) -> int:
-        """The number of a token of the subject's vocabulary."""
-        if token not in self._numbers:
-            self._numbers[token] = len(self.texts)
-            self.texts.append(self._known[token] if token < len(self._known) else f"⟨{token}⟩")
-        return self._numbers[token]
+    def line(self, tokens: Sequence[int]) -> list[int]:
+        """The numbers of the texts of tokens that follow each other: a token shows differently where it is a part of a character."""
+        return [self._numbers.setdefault(text, len(self._numbers)) for text in shown_line(self._known, tokens)]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, by their number."""
+        return list(self._numbers)
 
 
 def pairs(values: Sequence[float], maximum: float, to_whole: Callable[[float], int]) -> list[int]:

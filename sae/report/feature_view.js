@@ -1,6 +1,7 @@
 "use strict";
 // How one feature is drawn. Everything that came from a model or a text enters the page as a text node, never as markup.
 
+const JOINED = "‿"; // a token whose character stands at a later token
 const SHARES = 999; // activations are stored as shares of the feature's maximum, in thousandths
 
 function element(tag, attributes = {}, ...children) {
@@ -41,9 +42,9 @@ function spread(pairs, length) {
 }
 
 function tokenMark(text, share, guess, feature, scored) {
-  const shown = visible(text, false);
+  const shown = visible(text, false) || JOINED;
   if (!share && !guess) return element("span", { class: "token" }, shown);
-  let says = `${visible(text, true)}  activation ${number(share * feature.m)} (${Math.round(100 * share)} % of its maximum)`;
+  let says = `${visible(text, true) || "part of the next character"}  activation ${number(share * feature.m)} (${Math.round(100 * share)} % of its maximum)`;
   if (scored) says += `, predicted ${number(guess * feature.m)}`;
   const mark = element(share ? "mark" : "span", { class: guess ? "token guessed" : "token", title: says }, shown);
   mark.style.setProperty("--share", Math.min(1, share).toFixed(3)); // held-out text may exceed the maximum
@@ -59,7 +60,7 @@ function exampleLine(example, feature, tokens) {
   const from = split ? `${split.replace("_", "-")} sequence ${sequence}, tokens ${position} to ${position + example.t.length - 1}` : null;
   const peak = number(fired[example.c] * feature.m);
   const left = element("span", { class: "peak", title: from }, scored ? `${peak} / ${number(guesses[example.c] * feature.m)}` : peak);
-  const text = element("span", { class: scored ? "text scored" : "text" },
+  const text = element("span", { class: scored ? "text scored" : "text", dir: "auto" },
     ...example.t.map((token, place) => tokenMark(tokens[token], fired[place], guesses[place], feature, scored)));
   return element("p", { class: "example" }, left, text);
 }
@@ -84,7 +85,7 @@ function exampleSections(feature, tokens) {
 function patternList(feature) {
   if (!feature.p.length) return null;
   const rows = feature.p.map(([pattern, weight]) =>
-    element("li", {}, element("code", {}, visible(pattern, false)), element("span", { class: "amount" }, number(weight))));
+    element("li", {}, element("code", { dir: "auto" }, visible(pattern, false)), element("span", { class: "amount" }, number(weight))));
   return section("Patterns", "What the explanation predicts from: the tokens that fire it in their context, with the activation predicted there.",
     element("ul", { class: "patterns" }, ...rows));
 }
@@ -93,7 +94,7 @@ function effectList(title, effects, scale) {
   const rows = effects.map(([token, effect]) => {
     const bar = element("span", { class: "bar" });
     bar.style.setProperty("--share", (Math.abs(effect) / scale).toFixed(3));
-    return element("li", {}, element("code", {}, visible(token, true)), bar, element("span", { class: "amount" }, number(effect)));
+    return element("li", {}, element("code", { dir: "auto" }, visible(token, true)), bar, element("span", { class: "amount" }, number(effect)));
   });
   return element("div", {}, element("h5", {}, title), element("ol", { class: "effects" }, ...rows));
 }

@@ -178,7 +178,7 @@ def _pack_example(kind: int, example: dict[str, Any], maximum: float, tokens: To
         "k": kind,
         "w": [example["split"], example["sequence_id"], example["position"]],
         "c": example["peak"],
-        "t": [tokens.number(token) for token in example["tokens"]],
+        "t": tokens.line(example["tokens"]),
         "a": pairs(example["activations"], maximum, math.ceil),  # what fires at all is shown
     }
     if example["predicted"] is not None:

@@ -4,6 +4,7 @@ import pytest
 
 from sae.errors import InputError
 from sae.tokenization import END_OF_TEXT, SubjectTokenizer
+from sae.tokens_shown import shown_line
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,13 @@ def test_a_special_token_spelt_out_in_a_document_is_plain_text(tokenizer):
     assert tokenizer.eos_token_id not in tokens
 
 
-def test_every_token_shows_as_text_and_lone_bytes_as_hexadecimal(tokenizer):
+def test_every_token_shows_as_text_lone_bytes_as_hexadecimal_and_special_tokens_marked(tokenizer):
     [tokens] = tokenizer.encode(["tensor"])
     assert "".join(tokenizer.token_texts[token] for token in tokens) == "tensor"
     [lone_bytes] = tokenizer.encode(["ü"])
-    assert [tokenizer.token_texts[token] for token in lone_bytes] in (["\\xc3", "\\xbc"], ["ü"])
-    assert tokenizer.token_texts[tokenizer.bos_token_id] == END_OF_TEXT
+    assert [tokenizer.token_texts[token] for token in lone_bytes] in (["⟦0xc3⟧", "⟦0xbc⟧"], ["ü"])
+    assert "".join(shown_line(tokenizer.token_texts, lone_bytes)) == "ü"
+    assert tokenizer.token_texts[tokenizer.bos_token_id] == f"⟦{END_OF_TEXT}⟧"
 
 
 def test_a_directory_without_a_tokenizer_is_named(tmp_path):

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from sae.storage import sha256_hex
+from sae.tokens_shown import JOINED
 
 LONGEST_TOKEN = 60  # characters of one token shown; some vocabularies hold lines of dashes
 _OPEN, _CLOSE = "\x01", "\x02"
@@ -36,28 +37,35 @@ def spelt_out(text: str, longest: int | None = None) -> str:
 def highlighted(tokens: Sequence[str], marked: Iterable[bool]) -> str:
     """Tokens as one line of text, runs of marked ones between `<<` and `>>`; with no mark, plain text that holds neither.
 
+    A character that several tokens make up is marked as a whole where any of them is.
+
     Example:
         >>> highlighted(["1", " <<", " 2"], [False, True, False])
         '1<< ‹‹>> 2'
     """
-    pieces, inside = list[str](), False
-    for token, mark in zip(tokens, marked, strict=True):
-        if bool(mark) != inside:
+    pieces, inside, begun = list[str](), False, False
+    for place, (token, each) in enumerate(zip(tokens, marked, strict=True)):
+        mark = begun or bool(each)
+        if not token and place < len(tokens) - 1:
+            begun = mark
+            continue
+        begun = False
+        if mark != inside:
             pieces.append(_OPEN if mark else _CLOSE)
-            inside = bool(mark)
+            inside = mark
         pieces.append(spelt_out(token, LONGEST_TOKEN))
     text = "".join([*pieces, _CLOSE if inside else ""])
     return _NEXT_TO_CLOSE.sub("›", _NEXT_TO_MARK.sub("‹", text)).replace(_OPEN, "<<").replace(_CLOSE, ">>")
 
 
 def token_literal(token: str) -> str:
-    r"""A token as a JSON string on one line.
+    r"""A token as a JSON string on one line; `‿` where its character stands at a later token.
 
     Example:
         >>> token_literal("\n\"é\u202e")
         '"\\n\\"é\\u202e"'
     """
-    return one_line(json.dumps(token[:LONGEST_TOKEN], ensure_ascii=False))
+    return one_line(json.dumps(token[:LONGEST_TOKEN] or JOINED, ensure_ascii=False))
 
 
 def token_list(tokens: Sequence[str]) -> str:

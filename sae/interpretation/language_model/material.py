@@ -14,6 +14,7 @@ from sae.interpretation.sampling import draw_seed, priorities
 from sae.interpretation.source_directory import examples_table, features_table
 from sae.interpretation.summary_record import SUMMARY_KEY, read_summary
 from sae.storage import Place
+from sae.tokens_shown import shown_line
 
 _FEATURES = [
     *("feature", "density", "num_firing", "max_activation", "activation_histogram", "not_scored_reason", "single_token", "top_logits"),
@@ -42,7 +43,7 @@ class Example:
         id: split, sequence, position of its first token, and index of the token it was chosen for.
         kind: as in `examples.parquet`.
         interval: of the activation it was chosen for, -1 where that is 0.
-        tokens: what its tokens show as.
+        tokens: what its tokens show as, in a line.
         activations: at each.
         readable: which tokens count; features are not read at special ones.
     """
@@ -145,7 +146,7 @@ class SourceMaterial:
             id=(str(row["split"]), *(int(str(row[name])) for name in ("sequence_id", "position", "peak"))),  # type: ignore[arg-type]
             kind=str(row["kind"]),
             interval=int(str(row["interval"])),
-            tokens=[self.vocabulary.text(token) for token in tokens.tolist()],
+            tokens=shown_line(self.vocabulary.texts, tokens.tolist()),
             activations=np.asarray(row["activations"], np.float64),
             readable=~np.isin(tokens, list(self.vocabulary.special)),
         )

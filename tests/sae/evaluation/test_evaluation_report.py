@@ -12,6 +12,7 @@ from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, build_report, finished_report, read_report, read_table, write_report
 from sae.evaluation.tables import TABLES
 from sae.storage import Place
+from sae.tokens_shown import shown_line
 
 MLP = "blocks.0.mlp.hook_post"
 INPUTS = EvaluationInputs(subject_digest="s", corpus_digest="c", store_digest="a", dictionary_digest="d", num_sequences=12, seed=0)
@@ -99,7 +100,7 @@ def test_the_worst_stand_where_the_corpus_has_them(subject, tiny_corpus, rough, 
         sequence = tiny_corpus.sequences("held_out", row["sequence"], row["sequence"] + 1)[0]
         assert (sequence[row["position"]], sequence[row["position"] + 1]) == (row["token_id"], row["next_token_id"])
         start = max(0, row["position"] - 15)
-        assert row["context"] == "".join(subject.tokenizer.token_texts[token] for token in sequence[start : row["position"] + 1])
+        assert row["context"] == "".join(shown_line(subject.tokenizer.token_texts, sequence[start : row["position"] + 1].tolist()))
 
 
 # The fields of SAEBench's core results, as its eval_output.py names them.

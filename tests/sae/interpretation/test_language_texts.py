@@ -9,6 +9,7 @@ import pytest
 from sae.interpretation.language_model.fencing import LONGEST_TOKEN, fenced, highlighted, spelt_out, token_list
 from sae.interpretation.language_model.prompts import messages, prompt_digest
 from sae.interpretation.language_model.replies import digits_in, explanation_in, labels_in, looks_like_refusal
+from sae.tokens_shown import TokenTexts, shown_line
 
 PROMPTS = ["explain_highlights", "explain_activations", "simulation", "detection", "fuzzing", "logits"]
 HOSTILE = [
@@ -43,6 +44,18 @@ def test_text_cannot_forge_a_highlight_or_another_line():
         assert shown.count("<<") == shown.count(">>") == len(re.findall(r"<<.*?>>", shown)) == runs, tokens
         assert len(shown.splitlines()) <= 1
         assert shown.isprintable()
+
+
+def test_a_mark_goes_around_the_whole_character_of_which_it_marks_a_token():
+    for marked in ([True, False, False], [False, True, False], [False, False, True]):
+        assert highlighted(["a", "", "", "机", "b"], [False, *marked, False]) == "a<<机>>b"
+    assert highlighted(["", "机", "b"], [False, False, True]) == "机<<b>>"
+
+
+def test_bytes_and_text_that_looks_like_them_differ_in_a_prompt():
+    texts = TokenTexts([b"\xe6", b"\\xe6", b"\xe6\x9c", b"\xba"], ())
+    assert [highlighted(shown_line(texts, tokens), [False] * len(tokens)) for tokens in ([0], [1], [2, 3])] == ["⟦0xe6⟧", "\\\\xe6", "机"]
+    assert token_list(shown_line(texts, [2, 3])) == '["‿", "机"]'
 
 
 def test_a_list_of_tokens_is_one_line_of_json_that_says_the_tokens():

@@ -1,5 +1,7 @@
 """The LLM-free explanation: what it learns of features whose meaning is known, and how it predicts."""
 
+import json
+
 import numpy as np
 import planted_features as planted
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from sae.interpretation.contexts import Contexts
 from sae.interpretation.explanations import explain, patterns_json
 from sae.interpretation.graph_learning import learn
-from sae.interpretation.token_graph import Pattern, TokenGraph
+from sae.interpretation.token_graph import IGNORED, Pattern, TokenGraph
+from sae.tokens_shown import TokenTexts
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,10 @@ def test_the_sentence_names_tokens_contexts_and_activations():
     assert explain(graph, planted.TEXTS) == "Fires on `<3>` after `<2>` (2.0); `<4>` (1.5)."
     assert explain(TokenGraph(0.4, []), planted.TEXTS) == "No token pattern predicts it; it fires with mean 0.4 anywhere."
     assert '"texts": ["<2>", "<3>"], "mean": 2.0, "count": 5' in patterns_json(graph, planted.TEXTS)
+
+
+def test_tokens_of_a_pattern_are_put_together_between_those_it_ignores():
+    texts = TokenTexts([b"\xe6", b"\x9c", b"\xba", b" a"], ())
+    graph = TokenGraph(0.0, [Pattern((3,), 1.0, 9, 5.0), Pattern((0, 1, 2, IGNORED, 3), 4.0, 3, 9.0)])
+    assert explain(graph, texts) == "Fires on ` a` (1.0), more after `机…` (4.0)."
+    assert json.loads(patterns_json(graph, texts))["patterns"][0]["texts"] == ["", "", "机", "…", " a"]
