@@ -1,11 +1,13 @@
 """The text of tokens, as people and language models are shown it.
 
 A token is bytes of text, and a character may be spread over several tokens. `shown_line` puts tokens that follow each other together: a
-character stands at the token that completes it, the tokens before it are the empty string (a page shows them as `‿`), and what is joined
-reads as the text. Outside a line `TokenTexts` shows each token alone, with its spaces, different for each token.
+character stands at the token that completes it, the tokens before it are the empty string, and what is joined reads as the text.
+Outside a line `TokenTexts` shows each token alone, with its spaces, different for each token; a list of tokens shows one that only begins a
+character as `‿`.
 
-What is not text stands between `⟦` and `⟧`: special tokens (`⟦<s>⟧`), bytes that no neighbour completes to a character (`⟦0xe6⟧`), and these
-three marks themselves where a text holds them (`⟦U+27E6⟧`). Control characters are left to the medium: JSON, HTML and prompts differ in them.
+What is not text stands between `⟦` and `⟧`: special tokens (`⟦<s>⟧`), bytes that no neighbour completes to a character (`⟦0xe6⟧`), tokens
+without a text (`⟦9⟧`, the id), and these three marks themselves where a text holds them (`⟦U+27E6⟧`). Invisible characters are left to the
+medium: see `sae.visible_text`.
 """
 
 import functools
@@ -13,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, overload
 
-JOINED = "‿"  # what a medium shows for a token whose character stands at a later one
+JOINED = "‿"  # in a list of tokens: a token whose character stands at a later one
 _MARKS = re.compile("[⟦⟧‿]")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # The length of a character in UTF-8 by its first byte (RFC 3629, section 4); other bytes begin none.
@@ -33,13 +35,13 @@ class TokenTexts(Sequence[str]):
 
     def __init__(self, pieces: Sequence[bytes], special: Collection[int], bytes_alone: Collection[int] = ()) -> None:
         self._pieces = list(pieces)
-        self._whole = [_marked(piece) if token in special else _text(piece) for token, piece in enumerate(pieces)]
+        self._whole = [_marked(piece) if token in special else _text(piece) if piece else f"⟦{token}⟧" for token, piece in enumerate(pieces)]
         self._alone = list[str]()
         seen = set[str]()
         for token, piece in enumerate(self._pieces):
             whole = None if token in bytes_alone else self._whole[token]
             text = "".join(f"⟦0x{byte:02x}⟧" for byte in piece) if token in bytes_alone else "".join(_aligned([piece])) if whole is None else whole
-            text = text if text and text not in seen else f"{text}⟦{token}⟧"
+            text = f"{text}⟦{token}⟧" if text in seen else text
             seen.add(text)
             self._alone.append(text)
 
@@ -64,7 +66,7 @@ class TokenTexts(Sequence[str]):
             shown += _aligned(part)
             part.clear()
             # No token of whole characters completes a character begun before it.
-            shown.append((self._whole[token] or "") if known else f"⟨{token}⟩")
+            shown.append((self._whole[token] or "") if known else f"⟦{token}⟧")
         return shown + _aligned(part)
 
 
@@ -81,7 +83,7 @@ def shown_line(token_texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
     """
     if isinstance(token_texts, TokenTexts):
         return token_texts.line(tokens)
-    return [token_texts[token] if token < len(token_texts) else f"⟨{token}⟩" for token in tokens]
+    return [token_texts[token] if token < len(token_texts) else f"⟦{token}⟧" for token in tokens]
 
 
 def piece_reader(tokenizer: dict[str, Any]) -> Callable[[str], bytes]:
@@ -90,10 +92,10 @@ def piece_reader(tokenizer: dict[str, Any]) -> Callable[[str], bytes]:
     WordPiece and word-level tokens carry the space that decoding puts before them; WordPiece's clean-up of spaces before punctuation is left
     out, since it would show different tokens as the same.
     """
-    decoder = tokenizer.get("decoder")
-    steps = _steps(decoder)
-    suffix = (tokenizer.get("model") or {}).get("end_of_word_suffix") or ""
-    return functools.partial(_piece, steps, suffix, _byte_level_alphabet())
+    steps = _steps(tokenizer.get("decoder")) or _steps(tokenizer.get("pre_tokenizer"), "pretokenizers", ("ByteLevel", "Metaspace"))
+    suffixes = [(tokenizer.get("model") or {}).get("end_of_word_suffix"), *(step.get("suffix") for step in steps)]
+    # Without a decoder tokens are joined by spaces.
+    return functools.partial(_piece, steps or [{"type": "Words"}], next(filter(None, suffixes), ""), _byte_level_alphabet())
 
 
 def byte_token(name: str) -> bool:
@@ -101,12 +103,13 @@ def byte_token(name: str) -> bool:
     return _BYTE_TOKEN.fullmatch(name) is not None
 
 
-def _steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if decoder is None:
-        return [{"type": "Words"}]  # without a decoder tokens are joined by spaces
-    if decoder["type"] == "Sequence":
-        return [step for each in decoder["decoders"] for step in _steps(each)]
-    return [decoder]
+def _steps(part: dict[str, Any] | None, inner: str = "decoders", kinds: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The steps of a part of a tokenizer, of some kinds only where they are named."""
+    if part is None:
+        return []
+    if part["type"] == "Sequence":
+        return [step for each in part[inner] for step in _steps(each, inner, kinds)]
+    return [part] if not kinds or part["type"] in kinds else []
 
 
 def _piece(steps: list[dict[str, Any]], suffix: str, alphabet: dict[str, int], name: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sae.interpretation.token_graph import IGNORED, Pattern, TokenGraph
 from sae.tokens_shown import shown_line
+from sae.visible_text import visible
 
 TOKENS_NAMED = 6
 CONTEXTS_NAMED = 3
@@ -56,20 +57,33 @@ def _clause(group: list[Pattern], token_texts: Sequence[str]) -> str:
     stronger = [pattern for pattern in longer if pattern.mean > least][:CONTEXTS_NAMED]
     weaker = [pattern for pattern in longer if pattern.mean < alone.mean / 2][:CONTEXTS_NAMED]
     if stronger and alone.mean < ONLY_IN_CONTEXT * stronger[0].mean:
-        return f"{name} after {_listed(stronger, token_texts)}"
+        if all(_completes(pattern, token_texts) for pattern in stronger):
+            return ", ".join(f"{_quoted(pattern.tokens, token_texts)} ({_number(pattern.mean)})" for pattern in stronger)
+        return f"{name} {_listed(stronger, token_texts)}"
     parts = [f"{name} ({_number(alone.mean)})"]
-    parts += [f"more after {_listed(stronger, token_texts)}"] if stronger else []
-    parts += [f"less after {_listed(weaker, token_texts)}"] if weaker else []
+    parts += [f"more {_listed(stronger, token_texts)}"] if stronger else []
+    parts += [f"less {_listed(weaker, token_texts)}"] if weaker else []
     return ", ".join(parts)
 
 
 def _listed(patterns: list[Pattern], token_texts: Sequence[str]) -> str:
-    return ", ".join(f"{_quoted(pattern.tokens[:-1], token_texts)} ({_number(pattern.mean)})" for pattern in patterns)
+    """The contexts of a token: what it follows, or the character that it completes."""
+    phrases = []
+    for pattern in patterns:
+        completes = _completes(pattern, token_texts)
+        text = _quoted(pattern.tokens if completes else pattern.tokens[:-1], token_texts)
+        phrases.append(("in " if completes else "after ", f"{text} ({_number(pattern.mean)})"))
+    groups = itertools.groupby(sorted(phrases, key=lambda phrase: phrase[0] == "in "), key=lambda phrase: phrase[0])
+    return ", ".join(word + ", ".join(text for _, text in group) for word, group in groups)
+
+
+def _completes(pattern: Pattern, token_texts: Sequence[str]) -> bool:
+    """Whether the last token of a pattern shows as a character only with the tokens before it."""
+    return _texts(pattern.tokens, token_texts)[-1] != _texts(pattern.tokens[-1:], token_texts)[-1]
 
 
 def _quoted(tokens: Sequence[int], token_texts: Sequence[str]) -> str:
-    text = "".join(_texts(tokens, token_texts))
-    return "`" + text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("`", "ˋ") + "`"
+    return "`" + visible("".join(_texts(tokens, token_texts))).replace("`", "ˋ") + "`"
 
 
 def _texts(tokens: Sequence[int], token_texts: Sequence[str]) -> list[str]:

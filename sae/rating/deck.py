@@ -8,6 +8,7 @@ effect]. No absolute activation is shown, nor where in the text an example stand
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -121,7 +122,7 @@ def read_deck(run: Place) -> Deck:
         raise InputError(f"{error}; or move {run.path('ratings')} away and rate again") from None
 
 
-def make_deck(run: Place, token_texts: list[str] | None, config: DeckConfig) -> Deck:
+def make_deck(run: Place, token_texts: Sequence[str] | None, config: DeckConfig) -> Deck:
     """Draw the cards of a run and write them.
 
     Args:

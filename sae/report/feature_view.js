@@ -1,7 +1,6 @@
 "use strict";
 // How one feature is drawn. Everything that came from a model or a text enters the page as a text node, never as markup.
 
-const JOINED = "‿"; // a token whose character stands at a later token
 const SHARES = 999; // activations are stored as shares of the feature's maximum, in thousandths
 
 function element(tag, attributes = {}, ...children) {
@@ -13,15 +12,45 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-// Characters that show nothing, or turn the text around them, are written as their code.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u00a0\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+// As sae/visible_text.py has them: parts of characters that are seen, and (in a group) characters that show nothing or turn the text around them.
+const UNSEEN = /(?<=[\u00a9\u00ae\u203c\u2049\u20e3\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299\ufe0f\u{1f000}-\u{1faff}])(?:\u200d(?=[\u00a9\u00ae\u203c\u2049\u20e3\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299\ufe0f\u{1f000}-\u{1faff}])|[\ufe0e\ufe0f])|(?<=[0-9#*])\ufe0f(?=\u20e3)|(?<=[\u0600-\u109f\u1780-\u18af])[\u200c\u200d]|\u{1f3f4}\u{e0067}\u{e0062}(?:\u{e0065}\u{e006e}\u{e0067}|\u{e0073}\u{e0063}\u{e0074}|\u{e0077}\u{e006c}\u{e0073})\u{e007f}|([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}])/gu;
+const CONTINUES = /^(?:\p{M}|\u200d|[\u{1f3fb}-\u{1f3ff}])/u;
+const FLAG_LETTER = /^[\u{1f1e6}-\u{1f1ff}]/u;
+const HALF_FLAG = /(?<![\u{1f1e6}-\u{1f1ff}])(?:[\u{1f1e6}-\u{1f1ff}]{2})*[\u{1f1e6}-\u{1f1ff}]$/u;
 
 function visible(text, everySpace) {
   const coded = text
-    .replace(UNSEEN, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"))
+    .replace(UNSEEN, (found, unseen) => unseen ? `⟦U+${unseen.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧` : found)
     .replace(/\n/g, "↵")
-    .replace(/\t/g, "⇥");
+    .replace(/\t/g, "⇥")
+    .replace(/\u00a0/g, "⍽");
   return everySpace ? coded.replace(/ /g, "␣") : coded.replace(/^ +$|  +/g, (spaces) => "·".repeat(spaces.length));
+}
+
+// A sentence that quotes text between backticks; a quotation's direction does not turn what is around it.
+function quoting(sentence) {
+  return visible(sentence, false).split(/(`[^`]*`)/).map((part) => part.startsWith("`") ? element("bdi", {}, part) : part);
+}
+
+function continues(before, text) {
+  if (!text || /[\s⟧]$/u.test(before)) return false;
+  return CONTINUES.test(text) || before.endsWith("\u200d") || (FLAG_LETTER.test(text) && HALF_FLAG.test(before));
+}
+
+// Places of the tokens that make up what people see as one character: parts of a byte sequence, combining marks, joined emoji, flags.
+function wholeCharacters(texts) {
+  const groups = [];
+  let before = "";
+  texts.forEach((text, place) => {
+    if (place && (!before || continues(before, text))) {
+      groups[groups.length - 1].push(place);
+      before += text;
+    } else {
+      groups.push([place]);
+      before = text;
+    }
+  });
+  return groups;
 }
 
 function number(value, digits = 3) {
@@ -41,11 +70,15 @@ function spread(pairs, length) {
   return shares;
 }
 
-function tokenMark(text, share, guess, feature, scored) {
-  const shown = visible(text, false) || JOINED;
+// The text of tokens that make up one character, or of one token, marked by the strongest of them; activations are given for each.
+function tokenMark(text, shares, guesses, feature, scored) {
+  const shown = visible(text, false);
+  const [share, guess] = [Math.max(...shares), Math.max(...guesses)];
   if (!share && !guess) return element("span", { class: "token" }, shown);
-  let says = `${visible(text, true) || "part of the next character"}  activation ${number(share * feature.m)} (${Math.round(100 * share)} % of its maximum)`;
-  if (scored) says += `, predicted ${number(guess * feature.m)}`;
+  const each = (values, say) => values.map(say).join(", ");
+  let says = `\u2068${visible(text, true)}\u2069  activation ${each(shares, (value) => `${number(value * feature.m)} (${Math.round(100 * value)} % of its maximum)`)}`;
+  if (scored) says += `, predicted ${each(guesses, (value) => number(value * feature.m))}`;
+  if (shares.length > 1) says += `; ${shares.length} tokens`;
   const mark = element(share ? "mark" : "span", { class: guess ? "token guessed" : "token", title: says }, shown);
   mark.style.setProperty("--share", Math.min(1, share).toFixed(3)); // held-out text may exceed the maximum
   mark.style.setProperty("--guess", Math.min(1, guess).toFixed(3));
@@ -56,12 +89,14 @@ function exampleLine(example, feature, tokens) {
   const fired = spread(example.a, example.t.length).map((share) => share / SHARES);
   const scored = example.q !== undefined;
   const guesses = spread(example.q || [], example.t.length).map((share) => share / SHARES);
+  const texts = example.t.map((token) => tokens[token]);
   const [split, sequence, position] = example.w || [];
   const from = split ? `${split.replace("_", "-")} sequence ${sequence}, tokens ${position} to ${position + example.t.length - 1}` : null;
   const peak = number(fired[example.c] * feature.m);
   const left = element("span", { class: "peak", title: from }, scored ? `${peak} / ${number(guesses[example.c] * feature.m)}` : peak);
   const text = element("span", { class: scored ? "text scored" : "text", dir: "auto" },
-    ...example.t.map((token, place) => tokenMark(tokens[token], fired[place], guesses[place], feature, scored)));
+    ...wholeCharacters(texts).map((group) =>
+      tokenMark(group.map((place) => texts[place]).join(""), group.map((place) => fired[place]), group.map((place) => guesses[place]), feature, scored)));
   return element("p", { class: "example" }, left, text);
 }
 
@@ -123,10 +158,10 @@ function activationHistogram(feature) {
 // What a language model or a person wrote of the feature.
 function inWords(feature) {
   const lines = (feature.l || []).map(([explainer, sentence, outcome, scores, notes]) => element("div", { class: "said" },
-    element("p", {}, sentence ? visible(sentence, false) : element("span", { class: "note" }, `no explanation: ${outcome}`)),
+    element("p", {}, ...sentence ? quoting(sentence) : [element("span", { class: "note" }, `no explanation: ${outcome}`)]),
     element("p", { class: "note" }, [`language model, ${explainer}`, ...scores.map(([name, value]) => `${name} ${number(value)}`), notes].filter(Boolean).join(" · "))));
   const people = (feature.v || []).map(([rater, points, words]) => element("div", { class: "said" },
-    element("p", {}, words ? visible(words, false) : element("span", { class: "note" }, "stands for nothing")),
+    element("p", { dir: "auto" }, words ? visible(words, false) : element("span", { class: "note" }, "stands for nothing")),
     element("p", { class: "note" }, `${rater} · ${number(points)} of 14 points`)));
   return [
     lines.length ? section("In words", "Written by a language model from the examples below. Simulation is a correlation (chance 0); detection, fuzzing and next tokens are balanced accuracies (chance 0.5).", ...lines) : null,
@@ -153,7 +188,7 @@ function facts(feature) {
 function nearList(title, source, near) {
   const rows = near.map(([other, measure]) => element("li", {},
     element("a", { href: `#${encodeURIComponent(source.name)}/${other}` }, String(other)),
-    element("span", { class: "what" }, visible(source.known.get(other).e || "no explanation", false)),
+    element("span", { class: "what" }, ...quoting(source.known.get(other).e || "no explanation")),
     element("span", { class: "amount" }, measure.toFixed(2))));
   return rows.length ? element("div", {}, element("h5", {}, title), element("ol", { class: "near" }, ...rows)) : "";
 }
@@ -178,7 +213,7 @@ function scale() {
 
 function featureView(source, feature, tokens) {
   return [
-    element("p", { class: "explanation" }, feature.e ? visible(feature.e, false) : "No explanation."),
+    element("p", { class: "explanation" }, ...quoting(feature.e || "No explanation.")),
     facts(feature),
     ...inWords(feature),
     element("div", { class: "two" }, patternList(feature) || "", activationHistogram(feature) || ""),

@@ -6,7 +6,6 @@ digest it names. Only the drawings of `plots` and the files of this directory en
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,8 +30,7 @@ from sae.report.training_charts import training_page
 from sae.report.verdicts import verdicts
 from sae.report.words import words_table
 from sae.storage import Place
-
-UNSEEN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\xa0\\xad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff]")
+from sae.visible_text import visible
 
 
 def write_report(
@@ -120,12 +118,6 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
     return environment.from_string(own_file("report.html.j2")).render(context)
 
 
-def visible(text: str) -> str:
-    """A token's text as the feature cards show it: what shows nothing, or turns the text around it, is written as its code."""
-    coded = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    return coded.replace("\n", "↵").replace("\t", "⇥")
-
-
 @dataclass(frozen=True)
 class Events:
     """The table of what happened during training."""
@@ -171,18 +163,18 @@ def _not_yet(done: str, names: list[str], command: str) -> str:
     return f"Not {done}: {', '.join(names)}. `{command}` does it; make the report again afterwards."
 
 
-def known_token_texts(run: Place) -> list[str] | None:
+def known_token_texts(run: Place) -> Sequence[str] | None:
     """The text of every token, by the tokenizer that the run's store names; None where it names none that can be loaded."""
     return _token_texts(gather(run))
 
 
-def _token_texts(record: RunRecord) -> list[str] | None:
+def _token_texts(record: RunRecord) -> Sequence[str] | None:
     from sae.subject import SubjectConfig, load_tokenizer  # seconds of import that a report without features does not need
 
     model = value_at(record.store, "plan.subject")
     if not model:
         return None
     try:
-        return list(load_tokenizer(SubjectConfig(model=model)).token_texts)
+        return load_tokenizer(SubjectConfig(model=model)).token_texts
     except InputError:
         return None

@@ -61,7 +61,7 @@
   function row(feature) {
     const link = element("a", { href: address(feature) },
       element("span", { class: "id" }, String(feature.i)),
-      element("span", { class: "what" }, feature.e ? visible(feature.e, false) : "no explanation"),
+      element("span", { class: "what" }, ...quoting(feature.e || "no explanation")),
       element("span", { class: "amount" }, feature.s === null ? "–" : feature.s.toFixed(2)));
     return element("li", {}, link);
   }

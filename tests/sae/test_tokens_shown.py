@@ -140,4 +140,4 @@ def test_bytes_that_no_neighbour_completes_are_numbers_and_differ_from_text_that
 
 def test_special_tokens_differ_from_text_that_spells_them():
     texts = TokenTexts([b"<s>", b"<s>", b"\xe6"], {0})
-    assert shown_line(texts, [0, 1, 2, 0, 9]) == ["⟦<s>⟧", "<s>", "⟦0xe6⟧", "⟦<s>⟧", "⟨9⟩"]
+    assert shown_line(texts, [0, 1, 2, 0, 9]) == ["⟦<s>⟧", "<s>", "⟦0xe6⟧", "⟦<s>⟧", "⟦9⟧"]

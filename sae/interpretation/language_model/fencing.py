@@ -10,10 +10,11 @@ sentence, labels or digits, and a sentence is fenced again before a scorer sees 
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sae.storage import sha256_hex
 from sae.tokens_shown import JOINED
+from sae.visible_text import SEEN_PARTS, whole_characters
 
 LONGEST_TOKEN = 60  # characters of one token shown; some vocabularies hold lines of dashes
 _OPEN, _CLOSE = "\x01", "\x02"
@@ -30,7 +31,7 @@ def spelt_out(text: str, longest: int | None = None) -> str:
         >>> spelt_out("a\nb\u202e")
         'a\\nb\\u202e'
     """
-    shown = "".join(_visible(char) for char in text)
+    shown = _each_unseen(text, _visible)
     return shown if longest is None or len(shown) <= longest else shown[: longest - 1] + "…"
 
 
@@ -43,17 +44,13 @@ def highlighted(tokens: Sequence[str], marked: Iterable[bool]) -> str:
         >>> highlighted(["1", " <<", " 2"], [False, True, False])
         '1<< ‹‹>> 2'
     """
-    pieces, inside, begun = list[str](), False, False
-    for place, (token, each) in enumerate(zip(tokens, marked, strict=True)):
-        mark = begun or bool(each)
-        if not token and place < len(tokens) - 1:
-            begun = mark
-            continue
-        begun = False
+    pieces, inside, marks = list[str](), False, list(marked)
+    for group in whole_characters(tokens):
+        mark = any(marks[place] for place in group)
         if mark != inside:
             pieces.append(_OPEN if mark else _CLOSE)
             inside = mark
-        pieces.append(spelt_out(token, LONGEST_TOKEN))
+        pieces.append(spelt_out("".join(tokens[place] for place in group), LONGEST_TOKEN))
     text = "".join([*pieces, _CLOSE if inside else ""])
     return _NEXT_TO_CLOSE.sub("›", _NEXT_TO_MARK.sub("‹", text)).replace(_OPEN, "<<").replace(_CLOSE, ">>")
 
@@ -75,7 +72,7 @@ def token_list(tokens: Sequence[str]) -> str:
 
 def one_line(text: str) -> str:
     """The text with every character that cannot be seen spelt out, and nothing else changed."""
-    return "".join(map(_escaped, text))
+    return _each_unseen(text, _escaped)
 
 
 def fenced(name: str, lines: Iterable[str]) -> str:
@@ -83,6 +80,15 @@ def fenced(name: str, lines: Iterable[str]) -> str:
     body = "\n".join(lines)
     tag = f"{name}-{sha256_hex(body.encode())[:12]}"
     return f"<{tag}>\n{body}\n</{tag}>"
+
+
+def _each_unseen(text: str, shown: Callable[[str], str]) -> str:
+    """The text with each character as `shown` gives it, but parts of joined emoji and letters, which stay."""
+    found, start = list[str](), 0
+    for part in SEEN_PARTS.finditer(text):
+        found += [*map(shown, text[start : part.start()]), part[0]]
+        start = part.end()
+    return "".join([*found, *map(shown, text[start:])])
 
 
 def _visible(char: str) -> str:

@@ -81,8 +81,22 @@ def test_the_sentence_names_tokens_contexts_and_activations():
     assert '"texts": ["<2>", "<3>"], "mean": 2.0, "count": 5' in patterns_json(graph, planted.TEXTS)
 
 
+CHARACTERS = TokenTexts([b"\xe6", b"\x9c", b"\xba", b" a"], ())
+
+
+def chain(*tokens, mean):
+    """The graph of one pattern: it holds every end of it, which predict nothing."""
+    ends = [Pattern(tokens[start:], 0.0, 9, 0.0) for start in range(len(tokens) - 1, 0, -1)]
+    return TokenGraph(0.0, [*ends, Pattern(tokens, mean, 9, 5.0)])
+
+
 def test_tokens_of_a_pattern_are_put_together_between_those_it_ignores():
-    texts = TokenTexts([b"\xe6", b"\x9c", b"\xba", b" a"], ())
-    graph = TokenGraph(0.0, [Pattern((3,), 1.0, 9, 5.0), Pattern((0, 1, 2, IGNORED, 3), 4.0, 3, 9.0)])
-    assert explain(graph, texts) == "Fires on ` a` (1.0), more after `机…` (4.0)."
-    assert json.loads(patterns_json(graph, texts))["patterns"][0]["texts"] == ["", "", "机", "…", " a"]
+    graph = chain(0, 1, 2, IGNORED, 3, mean=4.0)
+    assert explain(graph, CHARACTERS) == "Fires on ` a` after `机…` (4.0)."
+    assert json.loads(patterns_json(graph, CHARACTERS))["patterns"][0]["texts"] == ["", "", "机", "…", " a"]
+
+
+def test_a_token_that_completes_a_character_is_named_by_the_character():
+    assert explain(chain(0, 1, 2, mean=4.0), CHARACTERS) == "Fires on `机` (4.0)."
+    graph = TokenGraph(0.0, [Pattern((2,), 1.0, 9, 5.0), Pattern((1, 2), 1.0, 9, 0.0), Pattern((3, 2), 2.0, 9, 1.0), Pattern((0, 1, 2), 4.0, 9, 5.0)])
+    assert explain(graph, CHARACTERS) == "Fires on `⟦0xba⟧` (1.0), more after ` a` (2.0), in `机` (4.0)."

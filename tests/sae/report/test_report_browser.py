@@ -223,7 +223,7 @@ def test_hostile_texts_stay_text(open_page):
     assert page.title() == "planted: Monosem report"
     shown = page.locator("#feature-view").inner_text()
     assert "\u202e" not in shown  # what turns the direction of writing is written as its code
-    assert "\\u202eright" in shown
+    assert "⟦U+202E⟧right" in shown
     assert "↵" in shown
 
 

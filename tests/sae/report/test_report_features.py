@@ -103,7 +103,7 @@ class TestFeatureData:
 
     def test_without_a_tokenizer_tokens_show_as_numbers(self, run, sources):
         packed = json.loads(feature_data(run, sources[:1], None, BrowserConfig()))
-        assert set(packed["tokens"]) <= {f"⟨{token}⟩" for token in range(len(VOCABULARY))}
+        assert set(packed["tokens"]) <= {f"⟦{token}⟧" for token in range(len(VOCABULARY))}
 
     def test_what_fires_faintly_is_still_marked(self):
         assert pairs([0.0, 1e-4, 5.0], 5.0, math.ceil) == [1, 1, 2, 999]
