@@ -26,6 +26,7 @@ from sae.interpretation.passages import load_passages
 from sae.interpretation.planning import SPLITS, InterpretationJob, all_sources, source_plan
 from sae.interpretation.reading import read_codes, read_logits
 from sae.interpretation.records import Budget
+from sae.interpretation.scratch import get_table, put_table, whole_tables
 from sae.interpretation.source_directory import (
     FIRINGS,
     LOGITS_KEY,
@@ -36,9 +37,7 @@ from sae.interpretation.source_directory import (
     finish_source,
     finished_source,
     firings_key,
-    get_table,
     has_part,
-    put_table,
     start_source,
     write_part,
 )
@@ -264,7 +263,7 @@ def _read(job: InterpretationJob, config: InterpretationConfig, corpus: TokenCor
     sequences = {used_for: len(job.sequence_ids(corpus, used_for)) for used_for in SPLITS}
     chunks = {used_for: -(-count // SEQUENCES_PER_TASK) for used_for, count in sequences.items()}
     tasks: list[ReadTask] = [("logits", number) for number, spec in enumerate(job.specs) if not job.place(spec.name).exists(LOGITS_KEY)]
-    there = {spec.name: set(job.place(spec.name).list(FIRINGS)) for spec in job.specs}
+    there = {spec.name: whole_tables(job.place(spec.name), FIRINGS) for spec in job.specs}
     for used_for in ("explanation", "scoring"):
         keys = {chunk: firings_key(used_for, chunk) for chunk in range(chunks[used_for])}
         tasks += [(used_for, chunk) for chunk, key in keys.items() if any(key not in found for found in there.values())]

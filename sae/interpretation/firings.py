@@ -2,6 +2,7 @@
 
 One object per run of sequences, an Arrow IPC file of one row per feature with its firings as lists, so that a range of features is
 read out of it without the rest. A firing takes 8 bytes: position (uint32, a flat index into the text) and activation (float32).
+Behind it stands its SHA-256, compared once, when an interrupted interpretation takes it up (`scratch.whole_tables`).
 """
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 from scipy.sparse import csc_array
 
 from sae.errors import CorruptObjectError, InputError
+from sae.interpretation.scratch import put_table, split_digest
 from sae.storage import Place
 
 FeatureFirings = tuple[np.ndarray, np.ndarray]
@@ -35,10 +37,7 @@ def write_firings(place: Place, key: str, blocks: list[csc_array], positions: np
         values[targets] = block.data
         first_row += block.shape[0]
     table = pa.table({name: pa.LargeListArray.from_arrays(offsets, pa.array(column)) for name, column in (("positions", rows), ("values", values))})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    place.put(key, sink.getvalue())
+    put_table(place, key, table)
     return len(rows)
 
 
@@ -84,9 +83,9 @@ def read_firings(place: Place, key: str) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _read(place: Place, key: str) -> pa.Table:
-    """The table of a run of sequences; its bytes are not proved, since every range of features reads it again."""
+    """The table of a run of sequences; its digest is not compared, since every range of features reads it again."""
     try:
-        return pa.ipc.open_file(place.open_buffer(key)).read_all()
+        return pa.ipc.open_file(split_digest(place.open_buffer(key))[0]).read_all()
     except (pa.ArrowException, OSError, InputError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CorruptObjectError(

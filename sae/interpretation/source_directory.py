@@ -1,6 +1,5 @@
 """The directory of one source: begun with its plan, filled in any order, finished by its summary (`records` shows it)."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,17 +10,16 @@ import pyarrow.parquet as pq
 from sae.config import Config
 from sae.errors import CorruptObjectError, PlanError
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget
+from sae.interpretation.scratch import SCRATCH, get_table, put_table
 from sae.interpretation.sources import SourceSpec
 from sae.interpretation.summary import summarise
 from sae.interpretation.summary_record import SUMMARY_KEY, SourceSummary, put_summary, read_summary
 from sae.records import check_name, check_objects, digests_of, get_record, put_record
 from sae.storage import Place
-from sae.tables import ipc_bytes, parquet_table
+from sae.tables import parquet_table
 
 PLAN_KEY = "plan.json"
 FEATURES_KEY, EXAMPLES_KEY = "features.parquet", "examples.parquet"
-SCRATCH = "scratch"
-SHA256_BYTES = 32
 FIRINGS = f"{SCRATCH}/firings"
 LOGITS_KEY = f"{SCRATCH}/logits.arrow"
 SIMILAR_KEY = f"{SCRATCH}/similar.arrow"
@@ -59,25 +57,6 @@ def start_source(place: Place, plan: SourcePlan) -> None:
 def firings_key(used_for: str, chunk: int) -> str:
     """Where the firings over a run of sequences lie."""
     return f"{FIRINGS}/{used_for}/{chunk:06d}.arrow"
-
-
-def put_table(place: Place, key: str, table: pa.Table) -> None:
-    """Write a table of the scratch directory: an Arrow IPC file, and behind it its SHA-256, since no record names it."""
-    data = ipc_bytes(table).to_pybytes()
-    place.put(key, data + hashlib.sha256(data).digest())
-
-
-def get_table(place: Place, key: str) -> pa.Table:
-    """Read a table that `put_table` wrote.
-
-    Raises:
-        CorruptObjectError: it was changed or cut short after it was written.
-    """
-    buffer = place.open_buffer(key)
-    data = buffer.slice(0, max(0, buffer.size - SHA256_BYTES))
-    if hashlib.sha256(data).digest() != buffer.slice(data.size).to_pybytes():
-        raise CorruptObjectError(f"{place.path(key)} was changed after it was written. Delete {place.path(SCRATCH)} and interpret again")
-    return pa.ipc.open_file(data).read_all()
 
 
 def write_part(place: Place, first_row: int, features: pa.Table, examples: pa.Table) -> None:

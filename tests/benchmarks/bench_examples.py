@@ -31,7 +31,8 @@ from sae.interpretation.neighbours import StrongestPlaces, find_neighbours, simi
 from sae.interpretation.passages import load_passages, passage_ids
 from sae.interpretation.reading import read_codes
 from sae.interpretation.records import Budget
-from sae.interpretation.source_directory import firings_key, get_table, put_table
+from sae.interpretation.scratch import get_table, put_table
+from sae.interpretation.source_directory import firings_key
 from sae.interpretation.sources import DictionarySource
 from sae.storage import Place
 from sae.subject import EMBEDDED_DIRECTORY, Subject

@@ -15,7 +15,8 @@ from sae.interpretation.controls import ControlsConfig
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.planning import InterpretationJob, all_sources
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget, ExampleMix, GraphConfig
-from sae.interpretation.source_directory import LOGITS_KEY, get_table
+from sae.interpretation.scratch import get_table
+from sae.interpretation.source_directory import LOGITS_KEY, firings_key
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
@@ -198,6 +199,7 @@ def test_finished_sources_are_left_alone_and_others_gone_on_with(finished, run, 
     for key, data in objects(output).items():
         Place(tmp_path).put(key, data)
     Place(tmp_path).delete("random_directions/summary.json")
+    Place(tmp_path).put(f"random_directions/{firings_key('explanation', 0)}", b"firings that were changed")
     written = (tmp_path / "neurons" / "examples.parquet").stat().st_mtime_ns
     assert run(tmp_path) == summaries
     assert objects(tmp_path) == objects(output)

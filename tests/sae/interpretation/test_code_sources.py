@@ -13,7 +13,8 @@ from sae.errors import CorruptObjectError, InputError, PlanError
 from sae.interpretation.controls import FIT_KEY, fitted_source
 from sae.interpretation.firings import Firings, firing_counts, write_firings
 from sae.interpretation.records import FEATURES_SCHEMA, Budget
-from sae.interpretation.source_directory import SourcePlan, feature_ranges, get_table, put_table, start_source
+from sae.interpretation.scratch import get_table, put_table, whole_tables
+from sae.interpretation.source_directory import FIRINGS, SourcePlan, feature_ranges, firings_key, start_source
 from sae.interpretation.sources import NeuronSource, SourceSpec, examined_features, open_source
 from sae.interpretation.summary import summarise
 from sae.storage import Place
@@ -106,6 +107,18 @@ def test_a_source_without_scores_has_no_median():
     summary = summarise(table, SourceSpec(name="a", kind="neurons", num_features=1), "h", Budget())
     assert summary["explanation_score_median"] is None
     assert summary["draw_medians"] == []
+
+
+def test_firings_that_were_changed_are_not_taken_up_by_the_next_run(tmp_path, x):
+    place, keys = Place(tmp_path), [firings_key("explanation", run) for run in range(3)]
+    for key in keys:
+        write_firings(place, key, [NeuronSource(8).firings(x)], np.arange(40))
+    assert whole_tables(place, FIRINGS) == set(keys)
+    changed = bytearray(place.get(keys[1]))
+    changed[len(changed) // 2] ^= 1
+    place.put(keys[1], bytes(changed))
+    place.put(keys[2], b"")
+    assert whole_tables(place, FIRINGS) == {keys[0]}
 
 
 def test_a_damaged_table_of_an_interrupted_interpretation_is_named(tmp_path, x):
