@@ -4,8 +4,7 @@ Reference: Bricken et al. 2023, "Towards Monosemanticity", section "Problem Setu
 residual width 128, MLP width 512, Adam. Context length, vocabulary and learning rate are not stated there; ours are the defaults below.
 """
 
-import json
-import math
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from safetensors.torch import load, save
 from torch.nn import functional
 
@@ -22,15 +21,19 @@ from sae.config import WEEK, Config, Real, Seed
 from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
 from sae.corpus.splitting import split_documents
-from sae.errors import EmptyCorpusError, PlanError
+from sae.errors import CorruptObjectError, EmptyCorpusError, PlanError
+from sae.pretraining_card import model_card
+from sae.records import Record, check_objects, digests_of, get_record, put_record
 from sae.storage import Place
 from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
-STATE_KEY = "training/state.safetensors"
+STATE_KEY = "training/state.bin"
+CONFIG_KEY = "pretraining-config.json"
 DONE_KEY = "pretraining.json"
+SHA256_BYTES = 32
 
 
 class TransformerConfig(Config):
@@ -68,6 +71,20 @@ class PretrainingConfig(Config):
         return max(1, self.tokens // (self.sequences_per_batch * self.corpus.context_length))
 
 
+class PretrainingRecord(Record):
+    """`pretraining.json`: what was trained, and what it reached."""
+
+    config: PretrainingConfig
+    corpus_digest: str
+    training_tokens: PositiveInt
+    corpus_tokens: PositiveInt
+    validation_loss_nats: NonNegativeFloat
+    parameters: PositiveInt
+    torch: str
+    files: dict[str, str]
+    """SHA-256 of each file of the model, by name."""
+
+
 def pretrain(
     config: PretrainingConfig, output: Place, device: str = "cpu", progress: Callable[[str, int, int], None] = lambda stage, done, total: None
 ) -> dict[str, Any]:
@@ -76,28 +93,28 @@ def pretrain(
     The directory is finished when `pretraining.json` is there; run again before that, training continues at the last saved state.
 
     Returns:
-        What `pretraining.json` holds: tokens, validation loss in nats per token, data digest, config.
+        What `pretraining.json` holds (`PretrainingRecord`).
 
     Raises:
         EmptyCorpusError: text that does not fill one sequence.
         PlanError: `output` holds a model of another configuration.
+        InputError, CorruptObjectError: a record, a saved state or the finished model was changed after it was written.
     """
     resolved = config.model_dump(mode="json")
-    if output.exists("pretraining-config.json") and (found := output.get_json("pretraining-config.json")) != resolved:
-        differing = ", ".join(sorted(name for name in resolved if resolved[name] != found.get(name)))
+    found = get_record(output, CONFIG_KEY, PretrainingConfig).model_dump(mode="json") if output.exists(CONFIG_KEY) else resolved
+    if found != resolved:
+        differing = ", ".join(sorted(name for name in resolved if resolved[name] != found[name]))
         raise PlanError(f"{output.url} holds a model trained with another {differing}: choose another output, or delete it")
-    output.put_json("pretraining-config.json", resolved)
+    put_record(output, CONFIG_KEY, config)
     if output.exists(DONE_KEY):
-        result: dict[str, Any] = output.get_json(DONE_KEY)
-        return result
+        return _finished(config, output)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = _tokenizer(config, output, Path(scratch))
     corpus = prepare_corpus(
         config.corpus, tokenizer, output.child("training", "corpus"), lambda tokens: progress("tokenise", tokens, config.corpus.train_tokens or 0)
     )
     model = _train(config, corpus, output, device, progress)
-    result = {
-        "config": resolved,
+    figures = {
         "corpus_digest": corpus.manifest.digest,
         "training_tokens": config.num_steps * config.sequences_per_batch * config.corpus.context_length,
         "corpus_tokens": corpus.num_sequences("train") * config.corpus.context_length,
@@ -105,8 +122,7 @@ def pretrain(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "torch": torch.__version__,
     }
-    _write_model(model, output, result)
-    return result
+    return _write_model(model, output, config, figures)
 
 
 @torch.no_grad()
@@ -218,13 +234,18 @@ def _save(model: "GPT2LMHeadModel", optimizer: torch.optim.Optimizer, output: Pl
     for name, parameter in model.named_parameters():
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
-    output.put(STATE_KEY, save({name: tensor.contiguous() for name, tensor in tensors.items()} | {"step": torch.tensor(step)}))
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()} | {"step": torch.tensor(step)})
+    output.put(STATE_KEY, data + hashlib.sha256(data).digest())
 
 
 def _restore(model: "GPT2LMHeadModel", optimizer: torch.optim.Optimizer, output: Place) -> int:
     if not output.exists(STATE_KEY):
         return 0
-    tensors = load(output.get(STATE_KEY))
+    state = output.get(STATE_KEY)
+    data, digest = state[:-SHA256_BYTES], state[-SHA256_BYTES:]
+    if hashlib.sha256(data).digest() != digest:
+        raise CorruptObjectError(f"{output.path(STATE_KEY)} was changed after it was written. Delete it to train from the beginning")
+    tensors = load(data)
     step = int(tensors["step"])
     for name, parameter in model.named_parameters():
         parameter.data.copy_(tensors[f"model.{name}"])
@@ -233,39 +254,24 @@ def _restore(model: "GPT2LMHeadModel", optimizer: torch.optim.Optimizer, output:
     return step
 
 
-def _write_model(model: "GPT2LMHeadModel", output: Place, result: dict[str, Any]) -> None:
+def _write_model(model: "GPT2LMHeadModel", output: Place, config: PretrainingConfig, figures: dict[str, Any]) -> dict[str, Any]:
+    written = ["tokenizer.json", "tokenizer_config.json"]
     with tempfile.TemporaryDirectory() as scratch:
         model.half().save_pretrained(scratch)
         for path in sorted(Path(scratch).iterdir()):
             output.put(path.name, path.read_bytes())
+            written.append(path.name)
+    record = PretrainingRecord(config=config, files=digests_of(output, sorted(written)), **figures)
+    result = record.model_dump(mode="json")
     output.put("README.md", model_card(result).encode())
-    output.put_json(DONE_KEY, result)
+    put_record(output, DONE_KEY, record)
+    return result
 
 
-def model_card(result: dict[str, Any]) -> str:
-    """The model's README: what it is, how it was made, what it reached."""
-    loss = result["validation_loss_nats"]
-    shape = result["config"]["transformer"]
-    return f"""---
-license: mit
-library_name: transformers
----
-# A one-layer transformer to take apart
-
-{shape["num_layers"]} layer, residual width {shape["d_model"]}, {shape["num_heads"]} heads, ReLU MLP of {shape["d_mlp"]},
-byte-level BPE of {shape["vocab_size"]} tokens, context {result["config"]["corpus"]["context_length"]}: the subject model of
-Towards Monosemanticity (Bricken et al. 2023), {result["parameters"]:,} parameters in float16.
-It serves as an object of study; it writes no useful text.
-
-Made by `monosem pretrain` with the configuration below.
-
-| | |
-|---|---|
-| corpus | {", ".join(result["config"]["corpus"]["text"])}: {result["corpus_tokens"]:,} tokens, digest `{result["corpus_digest"][:16]}` |
-| training tokens | {result["training_tokens"]:,} |
-| loss on held-out text | {loss:.4f} nats per token (perplexity {math.exp(loss):.2f}) |
-
-```json
-{json.dumps(result["config"], indent=1)}
-```
-"""
+def _finished(config: PretrainingConfig, output: Place) -> dict[str, Any]:
+    """The record of a finished model, proved with its files."""
+    record = get_record(output, DONE_KEY, PretrainingRecord)
+    if record.config != config:
+        raise CorruptObjectError(f"{output.path(DONE_KEY)} is of another configuration than {CONFIG_KEY}. Delete {output.url} and train again")
+    check_objects(output, record.files, output.path(DONE_KEY))
+    return record.model_dump(mode="json")

@@ -1,5 +1,8 @@
 """`pretrain` makes an ordinary Hugging Face directory, learns, and continues after an interruption as if there had been none."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae.corpus.sources import CorpusConfig
-from sae.errors import EmptyCorpusError, PlanError
-from sae.pretraining import PretrainingConfig, TransformerConfig, batch_of, learning_rate_factor, pretrain
+from sae.errors import CorruptObjectError, EmptyCorpusError, PlanError
+from sae.pretraining import STATE_KEY, PretrainingConfig, TransformerConfig, batch_of, learning_rate_factor, pretrain
 from sae.storage import Place
 
 
@@ -57,6 +60,36 @@ def test_an_interrupted_training_ends_with_the_identical_weights(tmp_path, train
 def test_another_configuration_in_the_same_place_is_refused(trained, text_directory):
     with pytest.raises(PlanError, match="another seed"):
         pretrain(config(text_directory, seed=5), Place(trained[0]))
+
+
+@pytest.mark.parametrize("key", ["pretraining.json", "pretraining-config.json"])
+def test_a_changed_record_is_refused(trained, text_directory, tmp_path, key):
+    output = shutil.copytree(trained[0], tmp_path / "model")
+    assert pretrain(config(text_directory), Place(output)) == trained[1]
+    text = (output / key).read_text()
+    (output / key).write_text(text.replace('"d_model": 16', '"d_model": 17').replace('"d_model":16', '"d_model":17'))
+    with pytest.raises(CorruptObjectError, match=key):
+        pretrain(config(text_directory), Place(output))
+
+
+@pytest.mark.parametrize("key", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_changed_file_of_the_finished_model_is_refused(trained, text_directory, tmp_path, key):
+    output = shutil.copytree(trained[0], tmp_path / "model")
+    with (output / key).open("r+b") as file:
+        file.seek(-20, os.SEEK_END)
+        file.write(b"1")
+    with pytest.raises(CorruptObjectError, match=rf"{key} has the digest .* and .*pretraining\.json names"):
+        pretrain(config(text_directory), Place(output))
+
+
+def test_a_changed_state_is_refused(trained, text_directory, tmp_path):
+    output = shutil.copytree(trained[0], tmp_path / "model")
+    (output / "pretraining.json").unlink()
+    state = bytearray((output / STATE_KEY).read_bytes())
+    state[-100] ^= 1
+    (output / STATE_KEY).write_bytes(state)
+    with pytest.raises(CorruptObjectError, match=r"state\.bin was changed after it was written\. Delete it"):
+        pretrain(config(text_directory), Place(output))
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_says_so(tmp_path, text_directory):
