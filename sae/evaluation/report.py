@@ -67,6 +67,7 @@ class EvaluationReport(DownstreamFigures, ReconstructionFigures, SparsityFigures
     k: int | None = Field(description="features kept per token, where the architecture fixes their number")
     hookpoint: str
     context_length: int | None = Field(None, description="tokens in a sequence")
+    vocabulary_size: int | None = Field(None, description="tokens of the subject's tokenizer: a uniform guess among them costs its logarithm in nats")
     density_clusters: DensityClusters | None = Field(None, description="ultra-low densities and the others; null where there is one cluster")
     mean_max_encoder_cosine: float | None = Field(None, description="mean over features of the largest cosine with another feature's encoder")
     mean_max_decoder_cosine: float | None = Field(None, description="mean over features of the largest cosine with another feature's direction")
@@ -149,7 +150,8 @@ def write_report(place: Place, measured: Measured, corpus: TokenCorpus, token_te
         subject: the subject model as it ran.
     """
     report, sums = measured.report, measured.sums
-    report = report.model_copy(update={"tables": _write_tables(place, measured, corpus, token_texts)})
+    tables = _write_tables(place, measured, corpus, token_texts)
+    report = report.model_copy(update={"vocabulary_size": len(token_texts), "tables": tables})
     resolved = report.model_dump(mode="json")
     tokens_run = report.num_sequences * (report.context_length or 0)
     model_name = (public_name(subject.model, report.inputs.subject_digest) or subject.model) + (

@@ -1,5 +1,6 @@
 """Warnings that stand before a run's results: what a reader must know before he quotes one of its figures."""
 
+import math
 from collections.abc import Iterator
 
 from sae.report.gather import ExplainedSource, Json, RunRecord, value_at
@@ -37,6 +38,19 @@ def _of_dictionaries(record: RunRecord) -> Iterator[str]:
             yield f"{name} is not sparse: {shown(l0, 'short')} of its {report['d_sae']:,} features fire on a token. Raise its sparsity coefficient."
         for figure, said in (("loss_recovered_zero", "zero"), ("loss_recovered_mean", "mean")):
             yield from _of_share(name, said, report, figure)
+        yield from _of_zero_ablation(name, report)
+
+
+def _of_zero_ablation(name: str, report: Json) -> Iterator[str]:
+    """Ablation that breaks the model flatters: any reconstruction recovers most of such a loss."""
+    if not report["vocabulary_size"] or report["loss_recovered_zero"] is None:
+        return
+    ablated, uniform = report["cross_entropy"]["zero_ablated"], math.log(report["vocabulary_size"])
+    if ablated > uniform:
+        yield (
+            f"Loss recovered by {name} (zero ablation) looks better than it is: zero ablation costs {shown(ablated, 'fixed')} nats, more than a "
+            f"uniform guess ({shown(uniform, 'fixed')}). Quote loss recovered with mean ablation instead."
+        )
 
 
 def _of_share(name: str, ablation: str, report: Json, figure: str) -> Iterator[str]:

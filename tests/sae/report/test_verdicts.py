@@ -45,6 +45,19 @@ def test_a_bad_dictionary_is_named_before_its_figures(run, changes, said):
     assert [each for each in verdicts(gather(run)) if said.replace("-", "") in each.replace("−", "").replace("-", "")]
 
 
+def test_zero_ablation_that_costs_more_than_a_guess_is_said_to_flatter(run):
+    """As on Gemma 3 270M: 81 % of the loss of a model that is worse than chance, where the mean ablation gives 20 %."""
+    broken = {"cross_entropy": {"clean": 3.39, "spliced": 7.2, "mean_ablated": 8.13, "zero_ablated": 23.5}, "vocabulary_size": 262_144}
+    write_evaluation(run, "topk", 1, **broken, loss_recovered_zero=0.811, loss_recovered_mean=0.196)
+    [said] = [each for each in verdicts(gather(run)) if "looks better than it is" in each]
+    assert said == (
+        "Loss recovered by topk (zero ablation) looks better than it is: zero ablation costs 23.500 nats, more than a uniform guess (12.477). "
+        "Quote loss recovered with mean ablation instead."
+    )
+    write_evaluation(run, "topk", 1, vocabulary_size=4096)  # its zero ablation costs 4.61 nats, a guess 8.32
+    assert not [each for each in verdicts(gather(run)) if "looks better than it is" in each]
+
+
 def test_explanations_as_good_as_a_controls_are_said_to_be_no_better(run):
     alter_summary(run, "topk", explanation_score_median=0.686, explanation_score_interval=(0.66, 0.71))
     alter_summary(run, "neurons", explanation_score_median=0.678, explanation_score_interval=(0.65, 0.70))
