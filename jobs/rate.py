@@ -5,7 +5,7 @@ import argparse
 from aiohttp import web
 
 from sae.errors import InputError
-from sae.rating.deck import DECK_KEY, Deck, DeckConfig, make_deck, read_deck
+from sae.rating.deck import DECK_KEY, Deck, DeckConfig, make_deck, read_deck, sources_of
 from sae.storage import Place
 from services.browser.app import Surroundings
 from services.browser.rating import rating_app
@@ -17,11 +17,11 @@ def rate_verb(options: argparse.Namespace) -> None:
     """Draw the cards of the run at `options.url`, or take those drawn before, and serve the rating page until interrupted.
 
     Raises:
-        InputError: nothing was interpreted, the cards were drawn otherwise, or the address cannot be had.
+        InputError: nothing was interpreted, the text of its tokens is unknown, the cards were drawn otherwise, or the address cannot be had.
     """
     start_logging()
     run = Place(options.url)
-    deck = _deck(run, options.features, options.seed)
+    deck = draw_or_read(run, options.features, options.seed)
     log("cards", number=len(deck.cards), sources=",".join(deck.sources), seed=deck.config.seed)
 
     def make_app(run: Place, surroundings: Surroundings) -> web.Application:
@@ -30,12 +30,18 @@ def rate_verb(options: argparse.Namespace) -> None:
     serve_app(run, Listening(options.host, options.port, allowed_hosts=options.allowed_host), make_app, "may rate under any name")
 
 
-def _deck(run: Place, features: int | None, seed: int | None) -> Deck:
+def draw_or_read(run: Place, features: int | None, seed: int | None) -> Deck:
+    """The deck of a run, drawn now where there is none.
+
+    Raises:
+        InputError: nothing was interpreted, the text of its tokens is unknown, or the deck was drawn with other options.
+    """
     asked = {key: value for key, value in (("features_per_source", features), ("seed", seed)) if value is not None}
     if not run.exists(DECK_KEY):
-        from sae.report.page import known_token_texts  # seconds of import that a drawn deck does not need
+        from sae.report.vocabulary import run_vocabulary  # seconds of import that a drawn deck does not need
 
-        return make_deck(run, known_token_texts(run), DeckConfig.parse(asked))
+        sources_of(run)  # a run that was not interpreted is told so first
+        return make_deck(run, run_vocabulary(run), DeckConfig.parse(asked))
     deck = read_deck(run)
     drawn = deck.config.model_dump()
     for key, value in asked.items():

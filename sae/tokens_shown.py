@@ -27,18 +27,18 @@ _LENGTHS = {
 class TokenTexts(Sequence[str]):
     """The vocabulary of a subject: what each token shows as, alone (by index) and in a line (`shown_line`).
 
-    Args:
+    Attributes:
         pieces: the bytes of each token.
         special: tokens that stand for no text.
         bytes_alone: tokens that are one byte of a character by definition, shown alone as that byte (`<0x41>` beside `A`).
     """
 
     def __init__(self, pieces: Sequence[bytes], special: Collection[int], bytes_alone: Collection[int] = ()) -> None:
-        self._pieces = list(pieces)
+        self.pieces, self.special, self.bytes_alone = list(pieces), frozenset(special), frozenset(bytes_alone)
         self._whole = [_marked(piece) if token in special else _text(piece) if piece else f"⟦{token}⟧" for token, piece in enumerate(pieces)]
         self._alone = list[str]()
         seen = set[str]()
-        for token, piece in enumerate(self._pieces):
+        for token, piece in enumerate(self.pieces):
             whole = None if token in bytes_alone else self._whole[token]
             text = "".join(f"⟦0x{byte:02x}⟧" for byte in piece) if token in bytes_alone else "".join(_aligned([piece])) if whole is None else whole
             text = f"{text}⟦{token}⟧" if text in seen else text
@@ -61,7 +61,7 @@ class TokenTexts(Sequence[str]):
         for token in tokens:
             known = token < len(self._whole)
             if known and self._whole[token] is None:
-                part.append(self._pieces[token])
+                part.append(self.pieces[token])
                 continue
             shown += _aligned(part)
             part.clear()

@@ -43,6 +43,7 @@ from sae.interpretation.source_directory import (
 )
 from sae.interpretation.sources import SourceSpec, open_source
 from sae.interpretation.summary_record import SUMMARY_KEY
+from sae.interpretation.vocabulary import VOCABULARY_KEY, put_vocabulary
 from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
@@ -80,8 +81,8 @@ def interpret(
 ) -> dict[str, dict[str, Any]]:
     """Explain and score the features of dictionaries, the neurons and the controls; needs an initialised Ray.
 
-    Writes `<output>/<source>/` and `<output>/comparison.json` as `sae.interpretation.records` describes. A source whose summary is there
-    is not done again; an unfinished one is gone on with. The result does not depend on the number of workers.
+    Writes `<output>/<source>/` and the files that `sae.interpretation.records` describes. A source whose summary is there is not done again;
+    an unfinished one is gone on with. The result does not depend on the number of workers.
 
     Args:
         config: how much, and by whom.
@@ -117,10 +118,11 @@ def interpret(
     job = InterpretationJob(
         budget, subject.absolute(), absolute_url(corpus_url), absolute_url(store_url), hookpoint, absolute_url(output_url), unfinished
     )
+    if unfinished or not output.exists(VOCABULARY_KEY):
+        put_vocabulary(output, load_tokenizer(subject))
     if unfinished:
         _fit(job, config, monitor)
-        chunks = _read(job, config, corpus, monitor)
-        _explain(job, config, plans, chunks, monitor)
+        _explain(job, config, plans, _read(job, config, corpus, monitor), monitor)
     summaries = _proved(output, plans)
     for name, summary in summaries.items():
         if monitor and summary["explanation_score_median"] is not None:

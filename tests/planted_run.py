@@ -14,11 +14,13 @@ from sae.interpretation.language_model.records import SCHEMA as WORDS_SCHEMA
 from sae.interpretation.language_model.records import SCORES
 from sae.interpretation.language_model.scores import CHANCE
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
+from sae.interpretation.vocabulary import put_vocabulary
 from sae.rating.agreement import explanation_scores
 from sae.rating.deck import DeckConfig, make_deck
 from sae.rating.records import Rating, Ratings
 from sae.rating.rubric import PARTS
 from sae.storage import Place
+from sae.tokens_shown import TokenTexts
 
 HOSTILE_EXPLANATION = f"fires on {HOSTILE} & <b>bold</b> <!-- a comment"
 WORDS = [" the", " of", " def", " return", " import", " class", " self", " value", " array", " if", " not", " is", " in", " None", "(", ")", ":"]
@@ -37,6 +39,18 @@ def write_run(run: Place, num_features: int) -> Place:
     run.put_sealed("config.json", {"output": "runs/planted", "store": None, "training": {"dictionaries": [{"name": "topk"}, {"name": "relu"}]}})
     write_stages(run)
     return run
+
+
+class PlantedTokenizer:
+    """The tokenizer of the planted corpus, as far as a vocabulary is written from it."""
+
+    digest = "f" * 64
+    token_texts = TokenTexts([text.encode() for text in VOCABULARY], {0})
+
+
+def write_vocabulary(run: Place) -> None:
+    """The vocabulary as the interpretation leaves it; `write_run` writes none, as earlier versions did."""
+    put_vocabulary(run.child("interpretation"), PlantedTokenizer())
 
 
 def write_dictionary(place: Place, name: str, number: int, architecture: str | None = None) -> None:

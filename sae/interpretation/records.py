@@ -1,7 +1,8 @@
 """What interpretation is asked for, and the records it leaves.
 
 One directory per *source* (a dictionary by its name; `neurons`; the controls `random_directions`, `pca`, `ica`, `nmf`, `random_dictionary`, and
-`shuffled_<name>`: a dictionary of the run on the weight-shuffled model), and `comparison.json` (`sae.interpretation.comparison`)::
+`shuffled_<name>`: a dictionary of the run on the weight-shuffled model), `vocabulary.json` (`sae.interpretation.vocabulary`) and
+`comparison.json` (`sae.interpretation.comparison`)::
 
     <output>/<source>/plan.json          first: the inputs; another plan in the same place is an error
     <output>/<source>/scratch/...        every firing of every feature, logit effects, finished ranges of features; removed at the end

@@ -122,12 +122,12 @@ def read_deck(run: Place) -> Deck:
         raise InputError(f"{error}; or move {run.path('ratings')} away and rate again") from None
 
 
-def make_deck(run: Place, token_texts: Sequence[str] | None, config: DeckConfig) -> Deck:
+def make_deck(run: Place, token_texts: Sequence[str], config: DeckConfig) -> Deck:
     """Draw the cards of a run and write them.
 
     Args:
         run: the run directory, interpreted.
-        token_texts: the text of every token of the vocabulary; None shows numbers.
+        token_texts: the text of every token of the vocabulary: a deck of numbers could not be rated.
         config: how many, and the seed.
 
     Raises:

@@ -6,6 +6,7 @@ digest it names. Only the drawings of `plots` and the files of this directory en
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,13 +14,13 @@ from datetime import UTC, datetime
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sae.errors import InputError
+from sae.errors import CorruptObjectError, InputError
 from sae.report.breakdowns import breakdown_drawings, worst_predictions
 from sae.report.charts import cross_entropy, density_histograms, score_distributions
 from sae.report.comparisons import comparisons
 from sae.report.concept_table import concept_table
 from sae.report.features import BrowserConfig, compressed, feature_data
-from sae.report.gather import Json, RunRecord, gather, summarise, value_at
+from sae.report.gather import Json, RunRecord, gather, summarise
 from sae.report.glossary import glossary
 from sae.report.held_out import COLUMNS, held_out_rows
 from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
@@ -28,9 +29,14 @@ from sae.report.script import own_file, page_script, script_digest
 from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
 from sae.report.training_charts import training_page
 from sae.report.verdicts import verdicts
+from sae.report.vocabulary import run_vocabulary
 from sae.report.words import words_table
 from sae.storage import Place
 from sae.visible_text import visible
+
+Judged = tuple[People | None, str]
+
+logger = logging.getLogger(__name__)
 
 
 def write_report(
@@ -47,23 +53,38 @@ def write_report(
         run: the run directory.
         summary: what `summarise` says of the run, of which the report shows time, memory, versions and seeds; by default it is made here.
         output_key: where in it the report goes.
-        token_texts: the text of every token of the subject's vocabulary; by default those of the tokenizer that the store names.
+        token_texts: the text of every token of the subject's vocabulary; by default as `run_vocabulary` finds them. Where it finds none, tokens
+            show as their numbers, and the report says so.
         browser: how many features travel with the report, and how much of each.
         written: the time to date it with; by default now. The report is the same bytes for the same run and time.
 
     Raises:
-        InputError: the run holds nothing that could be shown, or something damaged.
+        InputError: the run holds nothing that could be shown, or something damaged; or the text of its tokens is unknown and an older report
+            would be lost.
     """
     record = gather(run)
-    texts = token_texts if token_texts is not None or not record.sources else _token_texts(record)
+    texts, not_shown = (token_texts, "") if token_texts is not None or not record.sources else _token_texts(run, record, output_key)
     people, not_compared = people_section(run, record)
     said = people.said if people else None
     data = feature_data(run, record.sources, texts, browser or BrowserConfig(), said) if record.sources else None
-    page = render(record, summary or summarise(run), data, written or datetime.now(UTC), (people, not_compared))
+    page = render(record, summary or summarise(run), data, written or datetime.now(UTC), (people, not_compared), not_shown)
     run.put(output_key, page.encode())
 
 
-def render(record: RunRecord, summary: Json, data: str | None, written: datetime, people: tuple[People | None, str] = (None, "")) -> str:
+def _token_texts(run: Place, record: RunRecord, output_key: str) -> tuple[Sequence[str] | None, str]:
+    """The text of every token, or why it is unknown."""
+    try:
+        return run_vocabulary(run, record), ""
+    except CorruptObjectError:
+        raise
+    except InputError as error:
+        if run.exists(output_key):
+            raise InputError(f"{run.path(output_key)} is kept as it is, since a new report would show numbers: {error}") from None
+        logger.warning("the report shows tokens as their numbers: %s", error)
+        return None, str(error)
+
+
+def render(record: RunRecord, summary: Json, data: str | None, written: datetime, people: Judged = (None, ""), not_shown: str = "") -> str:
     """The page as text.
 
     Args:
@@ -72,6 +93,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         data: the packed features, or None where nothing was interpreted.
         written: the time to date it with.
         people: what people said, or why it is not compared.
+        not_shown: why tokens show as numbers; empty where they show as text.
     """
     script = page_script(with_features=data is not None)
     groups = groups_of_numbers(record)
@@ -106,6 +128,7 @@ def render(record: RunRecord, summary: Json, data: str | None, written: datetime
         "glossary": glossary(),
         "scoring_text": scoring_text(),
         "missing": missing(record, bool(groups), bool(density)),
+        "not_shown": f"Tokens show as numbers: {not_shown}." if not_shown else "",
         "origin": origin(record, summary),
         "configs": [("The resolved configuration", json.dumps(record.config, indent=1, ensure_ascii=False))] if record.config else [],
         "feature_data": compressed(data) if data else None,
@@ -161,20 +184,3 @@ def _not_yet(done: str, names: list[str], command: str) -> str:
     if not names:
         return ""
     return f"Not {done}: {', '.join(names)}. `{command}` does it; make the report again afterwards."
-
-
-def known_token_texts(run: Place) -> Sequence[str] | None:
-    """The text of every token, by the tokenizer that the run's store names; None where it names none that can be loaded."""
-    return _token_texts(gather(run))
-
-
-def _token_texts(record: RunRecord) -> Sequence[str] | None:
-    from sae.subject import SubjectConfig, load_tokenizer  # seconds of import that a report without features does not need
-
-    model = value_at(record.store, "plan.subject")
-    if not model:
-        return None
-    try:
-        return load_tokenizer(SubjectConfig(model=model)).token_texts
-    except InputError:
-        return None

@@ -17,6 +17,7 @@ from sae.interpretation.planning import InterpretationJob, all_sources
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget, ExampleMix, GraphConfig
 from sae.interpretation.scratch import get_table
 from sae.interpretation.source_directory import LOGITS_KEY, firings_key
+from sae.interpretation.vocabulary import read_vocabulary
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
@@ -107,9 +108,11 @@ def objects(output):
 
 
 @pytest.mark.ray
-def test_every_source_leaves_its_records_and_nothing_else(finished):
+def test_every_source_leaves_its_records_and_nothing_else(finished, subject):
     output, summaries = finished
     assert list(summaries) == list(EXAMINED)
+    assert {key for key in Place(output).list() if "/" not in key} == {"comparison.json", "vocabulary.json"}
+    assert list(read_vocabulary(Place(output), subject.tokenizer.digest)) == list(subject.tokenizer.token_texts)
     for source, summary in summaries.items():
         assert Place(output).child(source).list() == ["examples.parquet", "features.parquet", "plan.json", "summary.json"]
         features, examples = (pq.read_table(output / source / f"{name}.parquet") for name in ("features", "examples"))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from planted_run import HOSTILE, VOCABULARY, write_run
+from planted_run import HOSTILE, VOCABULARY, write_run, write_vocabulary
 from running_browser import RunningBrowser
 
 from sae.rating.deck import DeckConfig, make_deck
@@ -93,6 +93,7 @@ class TestJourney:
 
     def test_the_verb_draws_the_cards_once_and_serves_them(self, run):
         run.delete("ratings/deck.json")
+        write_vocabulary(run)
         command = [sys.executable, "-m", "jobs", "rate", os.fspath(run.url), "--port", "0"]
         with subprocess.Popen([*command, "--features", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
             lines = [process.stderr.readline() for _ in range(2)]
