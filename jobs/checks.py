@@ -3,11 +3,10 @@
 import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from jobs.config import RunConfig
 from jobs.estimates import Widths, check_estimates, describe_extent, this_machine
+from jobs.model_sizes import hookpoint_width, model_configuration, vocabulary_size
 from sae.concepts.labelled import check_labelled
 from sae.config import shown
 from sae.corpus.files import find_files
@@ -15,9 +14,8 @@ from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.corpus.sources import DEPENDENCIES, CorpusConfig, check_sources
 from sae.errors import ConfigError, InputError, MonosemError
 from sae.provenance import described_dictionaries
-from sae.storage import Place, check_output_url, parse_json
+from sae.storage import Place, check_output_url
 from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_plan
-from sae.subject import EMBEDDED, EMBEDDED_DIRECTORY, SubjectConfig
 from sae.subject_check import check_subject
 from services.cluster import ClusterConfig
 from services.log import log
@@ -26,8 +24,6 @@ RUN_KEY = "config.json"
 TOKENS_PER_BYTE = 1 / 4  # of English text and usual tokenizers
 MOST_TOKENS_PER_BYTE = 1 / 2  # text that has fewer bytes than this asks for is too short, whatever the tokenizer
 EXPANSION = {".gz": 10, ".zst": 10, ".parquet": 5}  # of compressed text, at most as a rule
-RESIDUAL_NAMES = ("resid", "mlp", "hook_in", "hook_out", "embed", "ln")
-SMALLEST_HEAD_SHARE = 16  # keys and values of a few heads are that much narrower than the residual stream
 
 
 def check_run(config: RunConfig, stages: Sequence[str], from_scratch: bool = False) -> None:
@@ -145,38 +141,17 @@ def short_text(config: CorpusConfig, tokens_per_byte: float | None = None) -> st
 
 def known_widths(config: RunConfig, from_scratch: bool = False) -> Widths:
     """What is known of the subject's sizes without loading it: from the store, else from the model's own configuration, else 1."""
-    if from_scratch:
-        return Widths(config.pretraining.transformer.d_model, config.pretraining.transformer.vocab_size)
-    found = model_configuration(config.subject)
-    vocab, width = _size(found, "vocab_size"), _size(found, "hidden_size", "n_embd", "d_model")
-    if not any(name in config.hookpoint for name in RESIDUAL_NAMES):
-        width = max(1, width // SMALLEST_HEAD_SHARE)
+    transformer = config.pretraining.transformer
+    made = {"n_embd": transformer.d_model, "n_inner": transformer.d_mlp, "n_head": transformer.num_heads, "vocab_size": transformer.vocab_size}
+    found = made if from_scratch else model_configuration(config.subject.model)
+    widths = {hookpoint: hookpoint_width(found, hookpoint) for hookpoint in (config.hookpoint, *config.harvest.hookpoints)}
     try:
         store = Place(config.store_url)
         if store.exists(PLAN_KEY):
-            width = read_plan(store).hookpoints.get(config.hookpoint, width)
+            widths |= read_plan(store).hookpoints
     except MonosemError:
         pass  # the stage that reads the store says what is wrong with it
-    return Widths(width, vocab)
-
-
-def model_configuration(subject: SubjectConfig) -> dict[str, Any]:
-    """The `config.json` of a local model; empty where there is none, which the stage that loads the model will say."""
-    directory = EMBEDDED_DIRECTORY if subject.model == EMBEDDED else Path(os.path.expanduser(subject.model))
-    path = directory / "config.json"
-    try:
-        if not path.is_file() or path.stat().st_size > 2**20:
-            return {}
-        found = parse_json(path.read_bytes(), str(path))
-    except (OSError, InputError):
-        return {}
-    text = found.get("text_config", found) if isinstance(found, dict) else {}
-    return text if isinstance(text, dict) else {}
-
-
-def _size(found: dict[str, Any], *names: str) -> int:
-    values = [found.get(name) for name in names]
-    return next((value for value in values if type(value) is int and 0 < value < 2**31), 1)
+    return Widths(widths[config.hookpoint], vocabulary_size(found), sum(widths[hookpoint] for hookpoint in config.harvest.hookpoints))
 
 
 def _text_bytes(config: CorpusConfig) -> int | None:

@@ -47,12 +47,14 @@ class Widths:
     """Sizes of the subject model, as far as they are known before its weights are loaded.
 
     Attributes:
-        d_in: width of the activations, or of the residual stream.
+        d_in: least width of the activations that dictionaries are trained on.
         d_vocab: rows of the embedding.
+        harvested: sum of the least widths of all harvested hookpoints.
     """
 
     d_in: int
     d_vocab: int
+    harvested: int
 
 
 def this_machine(config: RunConfig) -> Machine:
@@ -147,9 +149,9 @@ def _harvest_needs(config: RunConfig, machine: Machine, widths: Widths) -> Itera
     workers = _workers(harvest.num_workers, harvest.pool, machine)
     yield "harvest.num_workers", workers * WORKER_BYTES, "harvest workers"
     sequences = min(harvest.sequences_per_shard, _sequences(config))
-    forward = min(harvest.sequences_per_forward, sequences) * length * widths.d_in * FLOAT
+    forward = min(harvest.sequences_per_forward, sequences) * length * widths.harvested * FLOAT
     yield "harvest.sequences_per_forward", forward * workers, "activations of one pass of the model"
-    shard = _rows(config, sequences) * widths.d_in * VALUE_BYTES[harvest.dtype] * len(harvest.hookpoints)
+    shard = _rows(config, sequences) * widths.harvested * VALUE_BYTES[harvest.dtype]
     yield "harvest.sequences_per_shard", shard * workers, f"the shards that {workers} workers hold"
 
 

@@ -7,6 +7,7 @@ from jobs.checks import check_harvest, known_widths, short_text, text_tokens
 from jobs.config import RunConfig
 from jobs.estimates import check_estimates, this_machine
 from jobs.loading import load_config
+from jobs.memory import memory_of_stages
 from jobs.rates import measured_rates
 from jobs.stages import WHOLE_WAY
 from sae.corpus.packing import Tokenizer
@@ -17,9 +18,7 @@ from services.capacity import Amounts, Costs, Crew, Estimate, Stage, estimate
 
 ROW_OVERHEAD_BYTES = 16  # sequence_id, position, token_id
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}
-WORKER_BYTES = 700 * 2**20  # a Ray worker with torch, transformer_lens and a small model, measured
 SAMPLE_CHARACTERS = 2**18  # of text, tokenised to know how many tokens it has
-RAY_BYTES = 720 * 2**20  # a local cluster without dashboard, measured
 
 
 def print_plan(path: str | None, overrides: list[str], bench: str | None, tell: Callable[[str], None]) -> None:
@@ -50,7 +49,11 @@ def print_plan(path: str | None, overrides: list[str], bench: str | None, tell: 
         rates, source = measured_rates(config, widths, tell), "from rates measured just now on this machine, its workers beside each other"
     shared = config.trainer.parallel != "dictionaries" and config.trainer.num_workers > 1
     found = estimate(amounts, rates, crews(config), shared, config.plan)
-    lines = [*describe_amounts(config, amounts, widths), *describe_time(found.stages, source), *describe_means(config, found, widths)]
+    lines = [
+        *describe_amounts(config, amounts, widths),
+        *describe_time(found.stages, source),
+        *describe_means(config, found, memory_of_stages(config, widths, subject)),
+    ]
     print("\n".join([*lines, *remark]))
 
 
@@ -153,16 +156,15 @@ def describe_time(stages: list[Stage], source: str) -> list[str]:
     return [*lines, f"    in all     {_duration(sum(stage.seconds for stage in stages))}  most of it {slowest.name}: {slowest.limit}"]
 
 
-def describe_means(config: RunConfig, found: Estimate, widths: dict[str, int]) -> list[str]:
-    """Requests, money and memory."""
-    parameters = sum(2 * dictionary.sae.d_sae * widths[config.hookpoint] for dictionary in config.training.dictionaries)
-    training_bytes = parameters * 4 * 4  # weights, gradients, two moments
-    workers = config.harvest.num_workers
-    peak = RAY_BYTES + WORKER_BYTES * (workers + 1) + config.cluster.object_store_bytes + training_bytes
+def describe_means(config: RunConfig, found: Estimate, memory: dict[str, float]) -> list[str]:
+    """Requests, money and memory; `memory` holds the bytes of each stage."""
+    largest = max(memory, key=lambda stage: memory[stage])
+    each = ", ".join(f"{stage} {size / 2**30:.1f}" for stage, size in memory.items())
+    shared = config.cluster.object_store_bytes / 2**30
     return [
         f"  requests     {found.puts:,} that write, {found.gets:,} that read (of an object store; receipts and ranges of 8 MiB)",
         f"  money        {_money(found.costs)}",
-        f"  memory       about {peak / 2**30:.1f} GiB: Ray, {workers} workers, object store, {training_bytes / 2**20:,.0f} MiB of weights, moments",
+        f"  memory       about {memory[largest] / 2**30:.1f} GiB in {largest} ({each}), with {shared:.1f} of shared memory",
     ]
 
 

@@ -134,7 +134,9 @@ def test_text_that_is_shorter_than_what_is_asked_for_is_told(text):
 
 def test_sizes_of_the_model_are_known_without_loading_it(settings, tmp_path):
     known = known_widths(config(settings))
-    assert (known.d_in, known.d_vocab) == (16, 300)
+    assert (known.d_in, known.d_vocab) == (32, 300)
+    neurons = known_widths(config(settings, harvest__hookpoints="[blocks.0.mlp.hook_post, blocks.0.hook_resid_post]"))
+    assert neurons.harvested == 32 + 16
     assert known_widths(config(settings, subject__model="org/name")).d_vocab == 1
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert known_widths(config(settings, subject__model=tmp_path)).d_vocab == 1

@@ -11,7 +11,7 @@ from sae.errors import ConfigError
 
 LAPTOP = Machine(memory_bytes=16 * 2**30, cpus=4, gpus=0, is_local=True)
 CLUSTER = Machine(memory_bytes=2 * 2**30, cpus=1, gpus=0, is_local=False)
-SMALL = Widths(d_in=512, d_vocab=4096)
+SMALL = Widths(d_in=512, d_vocab=4096, harvested=512)
 CONFIGS = sorted((Path(__file__).parents[2] / "deploy" / "configs").glob("*.yaml"))
 EVERY_STAGE = ("pretrain", *WHOLE_WAY, "concepts")
 
@@ -67,11 +67,13 @@ def test_a_cluster_somewhere_else_is_bounded_by_the_largest_machine_alone():
         config("training.dictionaries.topk.sae.d_sae=16000000", "trainer.num_gpus=8", "harvest.pool.labels.zone=a"), WHOLE_WAY, CLUSTER, SMALL
     )
     with pytest.raises(ConfigError, match="no machine has more than 24.0 TiB"):
-        check_estimates(config("training.dictionaries.topk.sae.d_sae=16000000"), WHOLE_WAY, CLUSTER, Widths(d_in=200_000, d_vocab=1))
+        check_estimates(
+            config("training.dictionaries.topk.sae.d_sae=16000000"), WHOLE_WAY, CLUSTER, Widths(d_in=200_000, d_vocab=1, harvested=200_000)
+        )
 
 
 def test_an_unknown_model_refuses_nothing_by_its_width():
-    check_estimates(config("training.batch_size=1000000"), WHOLE_WAY, LAPTOP, Widths(1, 1))
+    check_estimates(config("training.batch_size=1000000"), WHOLE_WAY, LAPTOP, Widths(1, 1, 1))
 
 
 def test_this_machine_is_as_large_as_its_container(monkeypatch, tmp_path):

@@ -12,6 +12,8 @@ import pytest
 from jobs import planning, rates
 from jobs.bench_rates import BENCH_BATCH, rates_of_bench
 from jobs.config import RunConfig
+from jobs.loading import load_config
+from jobs.memory import memory_of_stages
 from jobs.plan import bounded_by_text, count_amounts, crews, describe_means, describe_time
 from sae.errors import ConfigError, FailureError, InputError
 from services.capacity import PlanConfig, Rates, estimate
@@ -23,7 +25,7 @@ WIDTHS = {MLP: 512, RESID: 128}
 class Subject:
     """A subject of twice the embedded model's weights."""
 
-    num_parameters = 2_000_000
+    num_parameters, d_vocab = 2_000_000, 4096
 
 
 def run_config(**changes):
@@ -93,11 +95,35 @@ def test_a_plan_names_the_limit_of_every_stage_and_the_money():
     config = run_config(plan={"cpu_hour": 0.05, "gb_month": 0.02, "store_gbit": 0.001})
     rates = Rates(1e6, 1e5, 1e5, 1e3, 1e3, 10, 5, 10)
     found = estimate(count_amounts(config, WIDTHS), rates, crews(config), False, config.plan)
-    text = "\n".join([*describe_time(found.stages, "by hand"), *describe_means(config, found, WIDTHS)])
+    text = "\n".join([*describe_time(found.stages, "by hand"), *describe_means(config, found, memory_of_stages(config, WIDTHS, Subject()))])
     assert "8 workers; limited by uploading, all of the store's bandwidth" in text
     assert "in all" in text
     assert "storage 0.03" in text  # 1.31 GB for a month
     assert config.plan == PlanConfig(cpu_hour=0.05, gb_month=0.02, store_gbit=0.001)
+
+
+def test_memory_is_that_of_the_largest_stage_and_counts_logits():
+    def memory(vocabulary, **evaluation):
+        model = SimpleNamespace(num_parameters=10**6, d_vocab=vocabulary)
+        return memory_of_stages(run_config(evaluation=evaluation), WIDTHS, model)
+
+    small, large = memory(1000), memory(262_144)
+    assert large["harvest"] == small["harvest"]
+    workers = run_config().evaluation.num_workers
+    assert large["evaluate"] - small["evaluate"] == workers * 4 * (8 * 256) * (262_144 - 1000) * 4, "four batches of 8 sequences in float32"
+    assert memory(262_144, sequences_per_forward=2)["evaluate"] < large["evaluate"] / 2
+    config = run_config()
+    found = estimate(count_amounts(config, WIDTHS), Rates(1e6, 1e5, 1e5, 1e3, 1e3, 10, 5, 10), crews(config), False, config.plan)
+    [line] = [each for each in describe_means(config, found, large) if "memory" in each]
+    assert f"about {large['evaluate'] / 2**30:.1f} GiB in evaluate (harvest " in line
+
+
+def test_memory_is_about_what_was_measured():
+    """Of the quickstart at 200,000 tokens on two cores: 2,463 MiB in harvest, 3,229 in train, 2,681 in evaluate, 2,483 in interpret."""
+    config = load_config("deploy/configs/quickstart.yaml", [])
+    found = memory_of_stages(config, {config.hookpoint: 512}, SimpleNamespace(num_parameters=1_279_872, d_vocab=4096))
+    measured = {"harvest": 2463, "train": 3229, "evaluate": 2681, "interpret": 2483}
+    assert all(bytes_measured * 2**20 <= found[stage] <= 1.6 * bytes_measured * 2**20 for stage, bytes_measured in measured.items())
 
 
 @pytest.mark.parametrize(

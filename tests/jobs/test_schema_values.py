@@ -88,7 +88,7 @@ def test_what_is_accepted_fits_a_machine_or_is_refused_by_an_estimate():
         if largest is None or outcome(key, largest) is not None:
             continue
         with contextlib.suppress(ConfigError):
-            check_estimates(RunConfig.parse(values_with(key, largest)), EVERY_STAGE, MACHINE, Widths(512, 4096))
+            check_estimates(RunConfig.parse(values_with(key, largest)), EVERY_STAGE, MACHINE, Widths(512, 4096, 512))
 
 
 def test_every_number_text_and_list_is_bounded():
