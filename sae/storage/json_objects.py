@@ -1,15 +1,16 @@
 """JSON from storage and from servers: parsed strictly, and sealed with a digest over all of its fields.
 
 Whatever is read may be damaged or hostile. `parse_json` refuses what Python's parser lets through and later stages stumble over: NaN and
-infinity, numbers that overflow to infinity, halves of surrogate pairs, nesting without end, and encodings other than UTF-8. A *sealed* object
-carries `digest`, the SHA-256 of all its other fields, so that no field can change unnoticed. The digest protects against accidents and
-careless edits. Against someone who recomputes it only the checks of the reader help.
+infinity, numbers that overflow to infinity, halves of surrogate pairs, keys that occur twice in an object, nesting without end, and encodings
+other than UTF-8. A *sealed* object carries `digest`, the SHA-256 of all its other fields, so that no field can change unnoticed. The digest
+protects against accidents and careless edits. Against someone who recomputes it only the checks of the reader help.
 """
 
 import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -44,7 +45,8 @@ def parse_json(data: bytes | str, where: str, advice: str = _COPY_AGAIN) -> Any:
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite if _NEARLY_OVERFLOWS.search(text) else None)
+        finite = _finite if _NEARLY_OVERFLOWS.search(text) else None
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=finite, object_pairs_hook=_object)
     except RecursionError:
         raise _refused(where, f"nested more than {MAX_DEPTH} levels deep", advice) from None
     except ValueError as error:
@@ -101,6 +103,15 @@ def without_surrogates(text: str) -> str:
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(to_json(content)).hexdigest()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"the key {twice[:80]!r} occurs more than once in an object")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -27,6 +27,7 @@ SLOWEST_UPLOAD = 1e6  # bytes/s; an upload may take SILENCE_SECONDS and its size
 SINGLE_PUT_BYTES = 64 << 20  # larger objects go up in parts, so that one lost connection does not cost all of them
 PART_BYTES = 32 << 20
 PARALLEL_PARTS = 4
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 
 # Servers that have answered this process, and their buckets. A place is made in a moment and forgotten; the connections below it stay.
 _contacted: "weakref.WeakKeyDictionary[Any, set[str]]" = weakref.WeakKeyDictionary()
@@ -214,7 +215,23 @@ def session() -> aiobotocore.session.AioSession:
     return aiobotocore.session.AioSession()
 
 
+def _check_environment() -> None:
+    """Refuse credentials that no request can carry, before a library quotes them in its error.
+
+    Raises:
+        InputError: a variable holds white space, a control character or a character that is not ASCII; the message does not repeat it.
+    """
+    for name in CREDENTIALS:
+        value = os.environ.get(name, "")
+        if not all("!" <= char <= "~" for char in value):
+            kind = (
+                "a line break" if set(value) & set("\r\n") else "a space or control character" if value.isascii() else "a character that is not ASCII"
+            )
+            raise InputError(f"{name} holds {kind}. It is one word of ASCII characters. Set it again, without quotes, blanks or line breaks")
+
+
 def _client(connections: int, silence_seconds: int) -> Any:
+    _check_environment()
     config: dict[str, Any] = {
         "max_pool_connections": connections,
         "connect_timeout": CONNECT_SECONDS,

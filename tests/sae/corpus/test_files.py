@@ -246,6 +246,12 @@ def test_a_wrong_field_is_found_by_the_first_records(tmp_path):
         check_sources(config_of(tmp_path / "a.parquet"))
 
 
+def test_a_line_with_a_key_twice_is_named_by_file_line_and_key(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "one", "text": "another"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2 is not valid JSON \(the key 'text' occurs more than once"):
+        texts(tmp_path / "a.jsonl")
+
+
 def test_a_long_text_that_many_rows_of_parquet_share_is_held_once(tmp_path):
     """Decoded row by row, 1 MB in 3,000 rows would take 1 GB for the first 1,024 of them, and then be tokenized as 3 GB of text."""
     text = random.Random(0).randbytes(2**19).hex()

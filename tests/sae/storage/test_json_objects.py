@@ -31,6 +31,13 @@ def test_what_is_json_is_read_as_it_was_written(value):
     assert parse_json(json.dumps(value).encode(), "here") == value  # with escapes
 
 
+@pytest.mark.parametrize("text", ['{"text": "a", "text": "b"}', '[{"a": {"text": 1, "b": 2, "te\\u0078t": 1}}]'])
+def test_a_key_that_occurs_twice_is_named(text):
+    """Python's parser takes the last value, others the first."""
+    with pytest.raises(InputError, match=r"here is not valid JSON \(the key 'text' occurs more than once in an object\)"):
+        parse_json(text, "here")
+
+
 def test_the_deepest_nesting_that_is_read():
     assert parse_json(b"[" * 64 + b"]" * 64, "here") is not None
 
