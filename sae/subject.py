@@ -10,55 +10,29 @@ import contextlib
 import difflib
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
-from sae.config import Config, Location, Seed
-from sae.errors import HookpointError, InputError, WidthError
+from sae.errors import HookpointError, WidthError
 from sae.plain_model import ModuleSide, ReachedError, locate, plain_copy, run_to
 from sae.replay import BridgeRuns, ReplayedRuns, SplicedRuns
-from sae.subject_directory import check_directory, refuse_gguf
+from sae.subject_config import DTYPES, EMBEDDED, EMBEDDED_DIRECTORY, SubjectConfig, load_tokenizer, model_directory
 from sae.subject_loading import boot_bridge, check_tokenizer, load_weights, one_line_errors
 from sae.tokenization import SubjectTokenizer
 
-EMBEDDED = "embedded"
-EMBEDDED_DIRECTORY = Path(__file__).with_name("embedded_subject")
+__all__ = ["DTYPES", "EMBEDDED", "EMBEDDED_DIRECTORY", "Subject", "SubjectConfig", "load_tokenizer", "model_directory", "shuffle_weights"]
+
 RESIDUAL_HOOKPOINT = re.compile(
     r"hook_embed|embed\.hook_out|ln_final\.hook_in"
     r"|blocks\.\d+\.(hook_in|hook_out|hook_resid_(pre|mid|post)|hook_mlp_out|hook_attn_out|(mlp|attn)\.hook_out)"
 )
 OUTPUT_INPUT_HOOKPOINT = re.compile(r"blocks\.(?P<block>\d+)\.(mlp\.(hook_post|out\.hook_in)|(?P<attention>attn\.(hook_z|o\.hook_in)))")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}  # of rounding, through many layers; a wrong tensor is off by 1
-
-
-class SubjectConfig(Config):
-    """Which subject model, and the precision it runs in."""
-
-    model: Location = Field(
-        EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here"
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of weights and activations while running")
-
-    shuffle_seed: Seed | None = Field(
-        None,
-        exclude_if=lambda seed: seed is None,  # what was written before there was this field stays the same
-        description="for a control: shuffle the entries of every weight matrix among themselves; null leaves the model as it is",
-    )
-
-    def absolute(self) -> "SubjectConfig":
-        """The same model as a process in another working directory must name it."""
-        path = os.path.expanduser(self.model)
-        is_path = self.model.startswith((".", "~")) or os.path.isdir(path)
-        return self.model_copy(update={"model": os.path.abspath(path)}) if is_path else self
 
 
 class Subject:
@@ -297,33 +271,6 @@ def shuffle_weights(model: torch.nn.Module, seed: int) -> None:
         if parameter.ndim >= 2:
             order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
             parameter.copy_(parameter.reshape(-1)[order].view(parameter.shape))
-
-
-def load_tokenizer(config: SubjectConfig) -> SubjectTokenizer:
-    """The tokenizer of a subject model, without the model.
-
-    Raises:
-        InputError: there is none.
-    """
-    return SubjectTokenizer(model_directory(config), config.model)
-
-
-def model_directory(config: SubjectConfig) -> str:
-    """The model's directory, its files checked, or its name on the hub.
-
-    Raises:
-        InputError: there is no such directory, or its files are missing, damaged or do not fit each other.
-    """
-    if config.model == EMBEDDED:
-        return str(EMBEDDED_DIRECTORY)
-    path = os.path.expanduser(config.model)
-    is_path = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1  # a name of the hub has one at most
-    refuse_gguf(Path(path))
-    if os.path.isdir(path):
-        check_directory(Path(path))
-    elif is_path:
-        raise InputError(f"no model directory at {config.model!r}: check `subject.model`, or make one with `monosem pretrain`")
-    return path
 
 
 def _one_vector_a_token(activation: Tensor, tokens: Tensor, hookpoint: str) -> Tensor:

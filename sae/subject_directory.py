@@ -1,5 +1,6 @@
 """Local model directories, checked file by file before a library is asked to read them."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from sae.errors import InputError
 from sae.storage import parse_json
 
 MAX_CONFIG_BYTES = 2**24  # label lists of classifiers are long
+MAX_TOKENIZER_BYTES = 2**28  # the tokenizer of 262,144 tokens has 33 MB
+HUB_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")
 MOST_LAYERS, MOST_EXPERTS, LARGEST_SIZE = 1024, 4096, 2**24
 PACKED_VALUES = 16  # a quantised tensor holds so many weights in one value, at most
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -26,13 +29,37 @@ def check_directory(directory: Path) -> None:
     Raises:
         InputError: a file is missing, damaged, or describes a model that its weight files cannot hold.
     """
-    for path in sorted([*directory.glob("*.json"), *directory.glob("*.safetensors")]):
+    for path in sorted(each for pattern in ("*.json", "*.txt", "*.model", "*.safetensors") for each in directory.glob(pattern)):
         _refuse_pointer(path)
+        if path.suffix != ".safetensors" and path.is_file():
+            _check_bytes(path)
     config = _read_config(directory)
     values = sum(_count_values(path) for path in _weight_files(directory))
     if not any(directory.glob("*token*")) and not any((directory / name).is_file() for name in ("vocab.json", "vocab.txt")):
         raise InputError(f"{str(directory)!r} has no tokenizer.json. Copy the tokenizer's files from where the model comes from")
     _check_sizes(config, str(directory / "config.json"), values)
+
+
+@functools.cache
+def check_hub_files(name: str) -> None:
+    """Check the size of configuration and tokenizer of a model of the hub, and the sizes that its configuration states; files are fetched.
+
+    What cannot be fetched is left to the library that loads the model, which says why.
+
+    Raises:
+        InputError: a file is too large, or the configuration describes a model that is too large.
+    """
+    from transformers.utils import cached_file  # a second of import
+
+    for key in HUB_FILES:
+        try:
+            found = cached_file(name, key, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
+        except (OSError, ValueError):
+            return
+        if found is not None:
+            _check_bytes(Path(found))
+            if key == "config.json":
+                _check_sizes(_parse_config(Path(found)), found, LARGEST_SIZE)
 
 
 def refuse_gguf(path: Path) -> None:
@@ -50,12 +77,21 @@ def _read_config(directory: Path) -> dict[str, Any]:
     refuse_gguf(directory)
     if not path.is_file():
         raise InputError(f"{str(directory)!r} has no config.json, so it is not a model directory. Check `subject.model`")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise InputError(f"{str(path)!r} has {path.stat().st_size:,} bytes, expected at most {MAX_CONFIG_BYTES:,}. Copy the model again")
+    return _parse_config(path)
+
+
+def _parse_config(path: Path) -> dict[str, Any]:
     config = parse_json(path.read_bytes(), str(path))
     if not isinstance(config, dict):
         raise InputError(f"{str(path)!r} holds a {type(config).__name__}, expected an object. Copy the model again")
     return config
+
+
+def _check_bytes(path: Path) -> None:
+    """Bound what a parser would hold in memory."""
+    most = MAX_TOKENIZER_BYTES if path.name != "config.json" else MAX_CONFIG_BYTES
+    if (size := path.stat().st_size) > most:
+        raise InputError(f"{str(path)!r} has {size:,} bytes, expected at most {most:,}. Copy the model again")
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import time
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3Config, Gemm
 from sae.errors import HookpointError, InputError, MonosemError
 from sae.subject import Subject, SubjectConfig
 from sae.subject_check import check_subject
+from sae.subject_directory import check_hub_files
 
 WEIGHTS = "model.safetensors"
 
@@ -144,6 +146,37 @@ def test_a_damaged_model_is_refused_in_one_line_by_check_and_by_load(model, dama
             read(config_of(model))
         assert "\n" not in str(error.value)
         assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "model.safetensors.index.json"]
+)
+def test_a_file_of_any_size_is_bounded_before_it_is_read(model, name):
+    with (model / name).open("ab") as file:
+        file.truncate(2**24 + 1 if name == "config.json" else 2**28 + 1)  # sparse
+    with pytest.raises(InputError, match=rf"{name}' has [0-9,]+ bytes, expected at most"):
+        check_subject(config_of(model))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda model: os.truncate(model / "config.json", 2**24 + 1), "has 16,777,217 bytes"),
+        (lambda model: os.truncate(model / "tokenizer.json", 2**28 + 1), "has 268,435,457 bytes"),
+        (lambda model: (model / "config.json").write_text("[" * 100_000), "is not valid JSON"),
+        (lambda model: change_config(model, n_layer=10**9), "'n_layer' in .* is 1000000000, expected at most 1,024"),
+    ],
+)
+def test_files_of_the_hub_are_bounded_like_local_ones(model, monkeypatch, damage, message):
+    def cached_file(name, key, **_):
+        assert name == "someone/model"
+        return str(model / key) if (model / key).is_file() else None
+
+    damage(model)
+    monkeypatch.setattr("transformers.utils.cached_file", cached_file)
+    check_hub_files.cache_clear()
+    with pytest.raises(InputError, match=message):
+        check_subject(SubjectConfig(model="someone/model"))
 
 
 def test_a_configuration_of_another_model_allocates_nothing(model):
