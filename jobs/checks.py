@@ -13,12 +13,12 @@ from sae.corpus.files import find_files
 from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.corpus.sources import DEPENDENCIES, CorpusConfig, check_sources
 from sae.errors import ConfigError, InputError, MonosemError
+from sae.log import log
 from sae.provenance import described_dictionaries
 from sae.storage import Place, check_output_url
 from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_plan
 from sae.subject_check import check_subject
 from services.cluster import ClusterConfig
-from services.log import log
 
 RUN_KEY = "config.json"
 TOKENS_PER_BYTE = 1 / 4  # of English text and usual tokenizers

@@ -8,12 +8,12 @@ from jobs.config import RunConfig
 from jobs.stages import corpus_stage, harvest_stage, train_stage
 from sae.batches.loader import batch_order
 from sae.corpus.packing import TokenCorpus
+from sae.log import log
+from sae.monitor import Monitor
 from sae.storage import Place
 from sae.store.growing import expected_rows
 from sae.store.manifest import MANIFEST_KEY, StorePlan, start_store
 from services.harvester import Beside, describe_subject, fill_store, make_plan
-from services.log import log
-from services.metrics import Monitor
 from services.overlap import Overlap, run_together
 from services.trainer_options import reserved_cpus, worker_count
 

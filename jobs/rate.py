@@ -5,12 +5,12 @@ import argparse
 from aiohttp import web
 
 from sae.errors import InputError
+from sae.log import log, start_logging
 from sae.rating.deck import DECK_KEY, Deck, DeckConfig, make_deck, read_deck, sources_of
 from sae.storage import Place
 from services.browser.app import Surroundings
 from services.browser.rating import rating_app
 from services.browser.server import Listening, serve_app
-from services.log import log, start_logging
 
 
 def rate_verb(options: argparse.Namespace) -> None:

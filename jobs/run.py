@@ -13,6 +13,7 @@ from jobs.stages import STAGES, WHOLE_WAY, cluster_description, idle_gpus
 from sae.config import shown
 from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.errors import PlanError
+from sae.log import log
 from sae.records import put_record
 from sae.report.run_records import STAGES_KEY, RunStages, read_stages
 from sae.storage import Place
@@ -20,7 +21,6 @@ from sae.storage.lease import hold_lease
 from sae.store.manifest import PLAN_KEY
 from services.cluster import connect
 from services.ending import afterwards
-from services.log import log
 from services.monitor import ProgressDisplay, RunMonitor
 from services.resources import PeakMemory
 

@@ -2,9 +2,9 @@
 
 import argparse
 
+from sae.log import start_logging
 from sae.storage import Place
 from services.browser.server import Listening, serve
-from services.log import start_logging
 
 
 def serve_verb(options: argparse.Namespace) -> None:

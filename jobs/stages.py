@@ -10,6 +10,8 @@ from sae.corpus.packing import prepare_corpus
 from sae.corpus.splitting import SPLITS
 from sae.errors import InputError
 from sae.interpretation.language_model.material import Vocabulary
+from sae.log import log
+from sae.monitor import Monitor
 from sae.report.gather import summarise
 from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.storage import Place
@@ -18,8 +20,6 @@ from services.concept_detector import ConceptOptions, detect_concepts
 from services.evaluator import evaluate
 from services.harvester import harvest
 from services.interpreter import interpret
-from services.log import log
-from services.metrics import Monitor
 from services.overlap import Overlap
 from services.pretrainer import pretrain_subject
 

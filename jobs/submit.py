@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from jobs.loading import load_config
-from services.log import log, start_logging
+from sae.log import log, start_logging
 from services.submission import connect_jobs, follow, submit
 
 

@@ -7,7 +7,7 @@ from jobs.loading import load_config
 from jobs.results import concept_lines, evaluation_lines, interpretation_lines, results_table
 from jobs.run import run_stages
 from jobs.stages import WHOLE_WAY
-from services.log import start_logging
+from sae.log import start_logging
 
 # What a stage alone ends with; the others say only that they are done.
 LINES_OF = {"interpret": interpretation_lines, "evaluate": evaluation_lines, "concepts": concept_lines}

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import ray
 
 from sae.errors import UserError
+from sae.failure import WorkerLost, WorkerUnfit
 from services.devices import check_gpu_runtime
-from services.failure import WorkerLost, WorkerUnfit
 
 # glibc otherwise returns every tensor above 32 MB to the kernel when it is freed, and page faults take half of the CPU time.
 WORKER_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}

@@ -10,12 +10,12 @@ from sae.concepts.detectors import Units, feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens, label_tokens, read_labelled
 from sae.concepts.report import NEURONS, ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
 from sae.errors import ConfigError, InputError
+from sae.monitor import Monitor
 from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
 from services.evaluator import load_dictionaries
-from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
 Range = tuple[int, int]

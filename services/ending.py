@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from services.log import log
+from sae.log import log
 
 LIMIT_SECONDS = 8.0
 """From the signal until what hangs is abandoned: 10 s are promised, and what supervises jobs often kills after 10."""

@@ -25,13 +25,13 @@ from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, Measured, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
 from sae.kernels.candidates import fastest_dtype
+from sae.log import log
+from sae.monitor import Monitor
 from sae.provenance import check_corpus, check_dictionaries, check_subject, check_tokenizer, described_dictionaries
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
-from services.log import log
-from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
 Range = tuple[int, int]

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from sae.config import Config, Name, Seed, as_list, refuse_repetition
 from sae.corpus.packing import TokenCorpus
 from sae.errors import InputError
+from sae.log import log
+from sae.monitor import Monitor
 from sae.storage import Place, absolute_url
 from sae.storage.lease import hold_lease
 from sae.store.lost import forget_lost, lost_receipts
@@ -21,8 +23,6 @@ from sae.store.schema import Compression, StoreDtype
 from sae.subject import Subject, SubjectConfig
 from services.devices import device
 from services.harvest_worker import HarvestReport, HarvestWorker
-from services.log import log
-from services.metrics import Monitor
 from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
 STAGE = "harvest/tokens"

@@ -44,13 +44,13 @@ from sae.interpretation.source_directory import (
 from sae.interpretation.sources import SourceSpec, open_source
 from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.interpretation.vocabulary import VOCABULARY_KEY, put_vocabulary
+from sae.log import log
+from sae.monitor import Monitor
 from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
 from services.devices import device
-from services.log import log
-from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
 SEQUENCES_PER_TASK = 128

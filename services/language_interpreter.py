@@ -23,13 +23,13 @@ from sae.interpretation.language_model.records import EXPLANATIONS_KEY, REPLIES_
 from sae.interpretation.language_model.replies import LONGEST_EXPLANATION
 from sae.interpretation.language_model.summary import summarise_explanations
 from sae.interpretation.summary_record import put_summary, read_summary
+from sae.log import log
+from sae.monitor import Monitor
 from sae.records import digests_of
 from sae.storage import Place
 from sae.storage.lease import Lease, hold_lease
 from services.ending import afterwards
 from services.language_model import LanguageModel
-from services.log import log
-from services.metrics import Monitor
 from services.shared_write import SharedWrite
 from services.spending import Spending, Spent, read_spent
 

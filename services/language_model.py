@@ -16,10 +16,10 @@ from sae.errors import FailureError, InputError, MonosemError
 from sae.interpretation.language_model.config import KEY_VARIABLE, LanguageModelConfig, url_problem
 from sae.interpretation.language_model.exchange import FINAL, TOO_LARGE, Outcome, Reply, Request, is_divided
 from sae.interpretation.language_model.judgement import Judgement
+from sae.log import log
+from sae.monitor import Monitor
 from services.api_key import read_key, without_key
 from services.endpoint import Endpoint
-from services.log import log
-from services.metrics import Monitor
 from services.pace import Pace
 from services.spending import Spending
 

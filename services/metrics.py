@@ -5,22 +5,9 @@ outcomes), never by data (features, shards, documents).
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-
-class Monitor(Protocol):
-    """What a service tells of its work; `services.monitor.RunMonitor` passes it on."""
-
-    def add(self, metric: str, amount: float, /, **labels: str) -> None:
-        """Add to a counter."""
-
-    def set(self, metric: str, value: float, /, **labels: str) -> None:
-        """Set a gauge, or observe a value of a histogram."""
-
-    def progress(self, stage: str, done: int, total: int, /) -> None:
-        """Say how far a stage is; `stage` is `name/unit`."""
 
 
 @dataclass(frozen=True)

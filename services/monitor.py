@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from services.log import log
+from sae.log import log
 from services.metrics import build_metrics
 
 REFRESH_SECONDS = 0.5

@@ -18,12 +18,12 @@ import ray
 
 from sae.corpus.packing import TokenCorpus
 from sae.errors import MonosemError, StoppedError, WorkerError
+from sae.monitor import Monitor
 from sae.storage import Place
 from sae.store.growing import GrowingStore, expected_rows
 from sae.store.manifest import MANIFEST_KEY
 from sae.store.reader import Store
 from services.ending import stop_requested
-from services.metrics import Monitor
 from services.training_watch import STOP_SECONDS, UNWATCHED, Pulse
 
 ASK_SECONDS = 1.0

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sae.log import log
+from sae.monitor import Monitor
 from services.actors import Actors
-from services.log import log
-from services.metrics import Monitor
 
 PING_SECONDS = 10.0
 NAMED_SECONDS = 20.0

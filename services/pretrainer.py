@@ -5,9 +5,9 @@ from typing import Any
 import ray
 import torch
 
+from sae.monitor import Monitor
 from sae.pretraining import PretrainingConfig, pretrain
 from sae.storage import Place
-from services.metrics import Monitor
 from services.worker_pool import PoolOptions, run_pool
 
 PRETRAINING_TIMEOUT_SECONDS = 30 * 86_400.0  # a large model may train for weeks; a dead worker is noticed at once all the same

@@ -18,6 +18,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sae.errors import MonosemError
+from sae.failure import final_error
+from sae.monitor import Monitor
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.config import TrainingConfig
@@ -26,8 +28,6 @@ from sae.training.records import RESULT_KEY
 from services.actors import WORKER_ENVIRONMENT
 from services.devices import GpuProbe
 from services.ending import afterwards
-from services.failure import final_error
-from services.metrics import Monitor
 from services.overlap import Overlap
 from services.trainer_options import TrainerOptions, reserved_cpus, worker_count, worker_cpus
 from services.training_sinks import check_sinks

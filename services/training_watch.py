@@ -19,9 +19,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sae.errors import StoppedError
+from sae.log import log
+from sae.monitor import Monitor
 from services.ending import stop_requested
-from services.log import log
-from services.metrics import Monitor
 
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 5.0

@@ -11,6 +11,8 @@ import torch
 
 import sae.errors
 from sae.errors import MonosemError, StoppedError
+from sae.failure import Decision, decide
+from sae.monitor import Monitor
 from sae.parallel import Workers
 from sae.process_groups import ProcessGroups
 from sae.storage import Place
@@ -18,8 +20,6 @@ from sae.training.config import TrainingConfig
 from sae.training.engine import train
 from services.devices import device
 from services.ending import afterwards
-from services.failure import Decision, decide
-from services.metrics import Monitor
 from services.overlap import Overlap, open_store
 from services.training_sinks import Sink, SinkName, open_sinks
 from services.training_watch import UNWATCHED, Pulse, TrainingWatch

@@ -23,9 +23,9 @@ from pydantic import Field, PositiveInt
 
 from sae.config import WEEK, Config, Gpus, Labels, Real
 from sae.errors import StorageError, WorkerError
+from sae.failure import Decision, WorkerLost, decide, delay_seconds, final_error
+from sae.monitor import Monitor
 from services.actors import Actors, Answer, RayActors
-from services.failure import Decision, WorkerLost, decide, delay_seconds, final_error
-from services.metrics import Monitor
 from services.pool_watch import REPLACED_SECONDS, PoolWatch, Work, shortened
 
 LOOK_SECONDS = 1.0  # how often the clocks are looked at: a stuck task is noticed this much later

@@ -17,11 +17,11 @@ from fsspec.spec import AbstractFileSystem
 
 import services.harvester
 from sae.errors import StorageError
+from sae.failure import WorkerLost
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.manifest import Receipt, StoreManifest, StorePlan, receipt_key
 from sae.subject import SubjectConfig
 from services.actors import Answer
-from services.failure import WorkerLost
 from services.harvester import HarvestConfig, HarvestReport, fill_store
 from services.worker_pool import QueueOptions, run_pool
 

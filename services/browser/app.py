@@ -10,11 +10,11 @@ from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from sae.errors import InputError, MonosemError
+from sae.log import log_error
 from sae.storage import Place
 from services.browser.connections import SEND_BUFFER_BYTES, Connections, reset
 from services.browser.hosts import Hosts
 from services.browser.pages import CONTENT_SECURITY_POLICY, Pages, index_key
-from services.log import log_error
 from services.metrics import build_metrics
 
 HEADERS = {

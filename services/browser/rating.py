@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sae.config import describe_problem
 from sae.errors import InputError
+from sae.log import log_error
 from sae.rating.deck import Deck
 from sae.rating.records import RATER_NAME, Rating, Ratings, latest
 from sae.report.script import script_digest
@@ -21,7 +22,6 @@ from services.browser.app import Surroundings, add_health, guarded_app
 from services.browser.connections import REQUEST_SECONDS
 from services.browser.hosts import Hosts
 from services.browser.rating_page import rating_page, rating_script
-from services.log import log_error
 
 MAX_REQUEST_BYTES = 16_384
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from sae.errors import InputError
+from sae.log import log
 from sae.storage import Place
 from services.browser.app import BrowserMetrics, Surroundings, browser_app, metrics_app
 from services.browser.connections import MAX_HEADERS, MAX_LINE_BYTES, REQUEST_SECONDS, Connections
 from services.browser.hosts import allowed_hosts, is_loopback
-from services.log import log
 
 SHUTDOWN_SECONDS = 2.0  # for answers that are under way
 MakeApp = Callable[[Place, Surroundings], web.Application]

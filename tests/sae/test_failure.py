@@ -3,7 +3,7 @@
 import pytest
 
 from sae.errors import CorruptObjectError, DivergenceError, HookpointError, StoppedError, StorageError, UserError, WorkerError
-from services.failure import Decision, WorkerLost, WorkerUnfit, decide, delay_seconds, final_error
+from sae.failure import Decision, WorkerLost, WorkerUnfit, decide, delay_seconds, final_error
 
 
 @pytest.mark.parametrize(
