@@ -9,7 +9,7 @@ from sae.storage import Place, sha256_hex, to_json
 from sae.subject import SubjectConfig
 from sae.training.config import TrainingConfig
 from services.capacity import PlanConfig
-from services.cluster import ClusterConfig
+from services.cluster_config import ClusterConfig
 from services.evaluator import EvaluationConfig
 from services.harvester import HarvestConfig
 from services.interpreter import InterpretationConfig

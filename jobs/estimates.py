@@ -14,8 +14,8 @@ import psutil
 from jobs.config import RunConfig
 from sae.architectures.registry import ARCHITECTURES
 from sae.errors import ConfigError
+from sae.execution import PoolOptions, QueueOptions
 from sae.training.dictionary_config import DictionaryConfig
-from services.worker_pool import PoolOptions, QueueOptions
 
 FLOAT = 4
 COPIES = 4  # weights, gradients and two moments of Adam

@@ -9,21 +9,23 @@ from jobs.stages import corpus_stage, harvest_stage, train_stage
 from sae.batches.loader import batch_order
 from sae.corpus.packing import TokenCorpus
 from sae.log import log
-from sae.monitor import Monitor
 from sae.storage import Place
 from sae.store.growing import expected_rows
 from sae.store.manifest import MANIFEST_KEY, StorePlan, start_store
 from services.harvester import Beside, describe_subject, fill_store, make_plan
 from services.overlap import Overlap, run_together
-from services.trainer_options import reserved_cpus, worker_count
+from services.session import Session
+from services.trainer import train_dictionaries
+from services.trainer_options import worker_count
+from services.training_resources import reserved_cpus
 
 
-def harvest_and_train(config: RunConfig, monitor: Monitor, done: Callable[[str], None]) -> None:
+def harvest_and_train(config: RunConfig, session: Session, done: Callable[[str], None]) -> None:
     """Harvest and train at the same time, or one after the other where the cluster cannot hold both or the store is finished.
 
     Args:
         config: of the run.
-        monitor: told of progress.
+        session: on a Ray cluster.
         done: called with the name of each stage as it ends.
     """
     num_workers = harvest_workers_beside_training(config)
@@ -31,16 +33,15 @@ def harvest_and_train(config: RunConfig, monitor: Monitor, done: Callable[[str],
     if num_workers == 0 or place.exists(MANIFEST_KEY):
         reason = "the cluster cannot hold both" if num_workers == 0 else "the store is finished"
         log("stages_in_turn", stages="harvest,train", reason=reason)
-        harvest_stage(config, monitor)
+        harvest_stage(config, session)
         done("harvest")
-        train_stage(config, monitor)
+        train_stage(config, session)
         done("train")
         return
-    corpus_stage(config, monitor)
+    corpus_stage(config, session)
     corpus = TokenCorpus(Place(config.corpus_url))
-    plan = make_plan(
-        config.harvest, corpus, config.subject, describe_subject(config.subject.absolute(), config.harvest.hookpoints, config.harvest.pool)
-    )
+    facts = describe_subject(config.subject.absolute(), config.harvest.hookpoints, config.harvest.pool, session.executor)
+    plan = make_plan(config.harvest, corpus, config.subject, facts)
     turns = shard_turns(config, plan, corpus)
     start_store(place, plan)  # training reads it first of all
     harvest = config.harvest.model_copy(update={"num_workers": num_workers})
@@ -48,11 +49,12 @@ def harvest_and_train(config: RunConfig, monitor: Monitor, done: Callable[[str],
     overlap = Overlap.start(config.corpus_url)
 
     def fill(check: Callable[[], None]) -> None:
-        fill_store(harvest, plan, config.corpus_url, config.store_url, config.subject, monitor, Beside(turns, check))
+        fill_store(harvest, plan, config.corpus_url, config.store_url, config.subject, session.executor, Beside(turns, check))
         done("harvest")
 
     def train() -> None:
-        train_stage(config, monitor, overlap)
+        output = f"{config.output}/dictionaries"
+        train_dictionaries(config.training, config.store_url, config.hookpoint, output, config.trainer, session.monitor, overlap)
         done("train")
 
     run_together(overlap, fill, train)

@@ -8,8 +8,7 @@ from typing import Any
 
 from jobs.checks import check_run
 from jobs.config import RunConfig
-from jobs.overlap import harvest_and_train
-from jobs.stages import STAGES, WHOLE_WAY, cluster_description, idle_gpus
+from jobs.stages import STAGES, WHOLE_WAY, idle_gpus
 from sae.config import shown
 from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.errors import PlanError
@@ -19,10 +18,10 @@ from sae.report.run_records import STAGES_KEY, RunStages, read_stages
 from sae.storage import Place
 from sae.storage.lease import hold_lease
 from sae.store.manifest import PLAN_KEY
-from services.cluster import connect
 from services.ending import afterwards
-from services.monitor import ProgressDisplay, RunMonitor
+from services.progress import ProgressDisplay
 from services.resources import PeakMemory
+from services.session import Session, choose_executor, open_session
 
 VERSIONED = ("monosem", "torch", "ray", "transformer-lens", "transformers", "tokenizers", "pyarrow", "numpy")
 
@@ -53,42 +52,50 @@ def run_stages(config: RunConfig, names: tuple[str, ...] = WHOLE_WAY, from_scrat
     if names != ("pretrain",):
         _write_resolved(config)
     started = time.monotonic()
-    with connect(config.cluster):
-        monitor = RunMonitor.start(config.cluster.metrics_host, config.cluster.metrics_port)
-        with afterwards("the metrics board", monitor.stop):
-            log("connected", output=config.output, metrics=monitor.endpoint() or "off", **(found := cluster_description()))
-            if advice := idle_gpus(config, found["gpus"]):
-                log("gpus_idle", gpus=found["gpus"], to_use_them=advice)
-            with ProgressDisplay(monitor):
-                startup = time.monotonic() - started
-                for name in names:
-                    if overlap and name == "harvest":
-                        record = _run_overlapped(config, monitor, startup)
-                    elif not (overlap and name == "train"):
-                        record = _run_stage(config, name, monitor, startup)
-                    startup = 0.0
+    executor, reason = choose_executor(config.cluster)
+    with open_session(config.cluster) as session:
+        log("started", executor=executor, reason=reason, output=config.output, metrics=session.monitor.endpoint() or "off", **session.machine)
+        overlap = overlap and _can_overlap(session)
+        if executor == "ray" and (advice := idle_gpus(config, session.machine["gpus"])):
+            log("gpus_idle", gpus=session.machine["gpus"], to_use_them=advice)
+        with ProgressDisplay(session.monitor):
+            startup = time.monotonic() - started
+            for name in names:
+                if overlap and name == "harvest":
+                    record = _run_overlapped(config, session, startup)
+                elif not (overlap and name == "train"):
+                    record = _run_stage(config, name, session, startup)
+                startup = 0.0
     return record
 
 
-def _run_stage(config: RunConfig, name: str, monitor: RunMonitor, startup_seconds: float) -> dict[str, Any]:
+def _can_overlap(session: Session) -> bool:
+    if session.name == "local":
+        log("stages_in_turn", stages="harvest,train", reason="one process does one stage at a time")
+    return session.name == "ray"
+
+
+def _run_stage(config: RunConfig, name: str, session: Session, startup_seconds: float) -> dict[str, Any]:
     log("stage_started", stage=name)
     started, finished, record = time.monotonic(), False, dict[str, Any]()
     memory = PeakMemory()
 
     def keep_record() -> None:
-        record.update(_update_record(config, name, StageCost(time.monotonic() - started + startup_seconds, memory.peak_bytes, finished)))
+        record.update(_update_record(config, name, session, StageCost(time.monotonic() - started + startup_seconds, memory.peak_bytes, finished)))
 
     with hold_lease(_stage_lease(config, name)), afterwards("the record of the stages", keep_record):
         with memory:
-            STAGES[name](config, monitor)
+            STAGES[name](config, session)
         finished = True
     seconds = time.monotonic() - started
-    monitor.set("monosem_stage_seconds", seconds, stage=name)
+    session.monitor.set("monosem_stage_seconds", seconds, stage=name)
     log("stage_finished", stage=name, seconds=round(seconds, 1), peak_gib=memory.peak_bytes / 2**30)
     return record
 
 
-def _run_overlapped(config: RunConfig, monitor: RunMonitor, startup_seconds: float) -> dict[str, Any]:
+def _run_overlapped(config: RunConfig, session: Session, startup_seconds: float) -> dict[str, Any]:
+    from jobs.overlap import harvest_and_train  # needs Ray
+
     started, ended, record = time.monotonic(), dict[str, float](), dict[str, Any]()
     memory = PeakMemory()
 
@@ -99,13 +106,13 @@ def _run_overlapped(config: RunConfig, monitor: RunMonitor, startup_seconds: flo
     def keep_record() -> None:
         # The time that both took counts once, for the harvest: the stages add up to the run.
         first = min(ended.values(), default=time.monotonic())
-        _update_record(config, "harvest", StageCost(first - started + startup_seconds, memory.peak_bytes, "harvest" in ended))
-        record.update(_update_record(config, "train", StageCost(time.monotonic() - first, memory.peak_bytes, "train" in ended)))
+        _update_record(config, "harvest", session, StageCost(first - started + startup_seconds, memory.peak_bytes, "harvest" in ended))
+        record.update(_update_record(config, "train", session, StageCost(time.monotonic() - first, memory.peak_bytes, "train" in ended)))
 
     with hold_lease(_stage_lease(config, "train")), afterwards("the record of the stages", keep_record), memory:
-        harvest_and_train(config, monitor, done)
+        harvest_and_train(config, session, done)
     for name, cost in record["stages"].items():
-        monitor.set("monosem_stage_seconds", cost["seconds"], stage=name)
+        session.monitor.set("monosem_stage_seconds", cost["seconds"], stage=name)
     return record
 
 
@@ -117,7 +124,7 @@ def _stage_lease(config: RunConfig, name: str) -> Place:
     return config.place.child("leases", name)
 
 
-def _update_record(config: RunConfig, name: str, cost: StageCost) -> dict[str, Any]:
+def _update_record(config: RunConfig, name: str, session: Session, cost: StageCost) -> dict[str, Any]:
     place = config.place
     found = read_stages(place)
     record: dict[str, Any] = found.model_dump(mode="json") if found else {"stages": {}}
@@ -132,7 +139,7 @@ def _update_record(config: RunConfig, name: str, cost: StageCost) -> dict[str, A
     }
     record["versions"] = {package: _version(package) for package in VERSIONED} | {"python": platform.python_version()}
     record["seeds"] = {"harvest": config.harvest.seed, "training": config.training.seed, "interpretation": config.interpretation.seed}
-    record["machine"] = {"processor": platform.processor() or platform.machine(), **cluster_description()}
+    record["machine"] = {"processor": platform.processor() or platform.machine(), **session.machine}
     put_record(place, STAGES_KEY, RunStages.parse(record))
     return record
 

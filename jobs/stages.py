@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import ray
-
 from jobs.config import RunConfig
 from sae.corpus.packing import prepare_corpus
 from sae.corpus.splitting import SPLITS
 from sae.errors import InputError
 from sae.interpretation.language_model.material import Vocabulary
 from sae.log import log
-from sae.monitor import Monitor
 from sae.report.gather import summarise
 from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.storage import Place
@@ -20,29 +17,30 @@ from services.concept_detector import ConceptOptions, detect_concepts
 from services.evaluator import evaluate
 from services.harvester import harvest
 from services.interpreter import interpret
-from services.overlap import Overlap
 from services.pretrainer import pretrain_subject
+from services.session import Session
+from services.training_here import train_here
 
-Stage = Callable[[RunConfig, Monitor], Any]
+Stage = Callable[[RunConfig, Session], Any]
 
 
-def pretrain_stage(config: RunConfig, monitor: Monitor) -> Any:
+def pretrain_stage(config: RunConfig, session: Session) -> Any:
     """Train the one-layer subject model into OUTPUT/subject, an ordinary Hugging Face directory."""
-    return pretrain_subject(config.pretraining, f"{config.output}/subject", monitor)
+    return pretrain_subject(config.pretraining, f"{config.output}/subject", session.machine, session.executor)
 
 
-def corpus_stage(config: RunConfig, monitor: Monitor) -> Any:
+def corpus_stage(config: RunConfig, session: Session) -> Any:
     """Tokenise and pack the text into OUTPUT/corpus: sequences for training and held-out ones."""
     done, total = 0, config.corpus.train_tokens or 0
 
     def report(tokens: int) -> None:
         nonlocal done
         done += tokens
-        monitor.progress("tokenise/tokens", done, total)
+        session.monitor.progress("tokenise/tokens", done, total)
 
     corpus = prepare_corpus(config.corpus, load_tokenizer(config.subject), Place(config.corpus_url), report)
     if done:
-        monitor.progress("tokenise/tokens", done, done)  # documents are whole, so what was read is never quite what was asked for
+        session.monitor.progress("tokenise/tokens", done, done)  # documents are whole, so what was read is never quite what was asked for
     wanted = {"train": config.corpus.train_tokens, "held_out": config.corpus.held_out_tokens}
     for split in SPLITS:
         found = corpus.num_sequences(split) * config.corpus.context_length
@@ -51,32 +49,34 @@ def corpus_stage(config: RunConfig, monitor: Monitor) -> Any:
     return corpus.manifest
 
 
-def harvest_stage(config: RunConfig, monitor: Monitor) -> Any:
+def harvest_stage(config: RunConfig, session: Session) -> Any:
     """Run the subject model over the text and keep its activations in the store."""
-    corpus_stage(config, monitor)
-    return harvest(config.harvest, config.corpus_url, config.store_url, config.subject, monitor=monitor)
+    corpus_stage(config, session)
+    return harvest(config.harvest, config.corpus_url, config.store_url, config.subject, session.executor)
 
 
-def train_stage(config: RunConfig, monitor: Monitor, overlap: Overlap | None = None) -> Any:
-    """Train every dictionary in one pass over the store, into OUTPUT/dictionaries; `overlap`: of a store that a harvest is still filling."""
+def train_stage(config: RunConfig, session: Session) -> Any:
+    """Train every dictionary in one pass over the store, into OUTPUT/dictionaries."""
+    given = config.training, config.store_url, config.hookpoint, f"{config.output}/dictionaries", config.trainer, session.monitor
+    if session.name == "local":
+        return train_here(*given)
     from services.trainer import train_dictionaries  # Ray Train takes a second to import
 
-    output = f"{config.output}/dictionaries"
-    return train_dictionaries(config.training, config.store_url, config.hookpoint, output, config.trainer, monitor, overlap)
+    return train_dictionaries(*given)
 
 
-def evaluate_stage(config: RunConfig, monitor: Monitor) -> Any:
+def evaluate_stage(config: RunConfig, session: Session) -> Any:
     """Measure every dictionary on held-out text, into OUTPUT/evaluation; on further text and labelled text where they are named."""
     measured, output = config.evaluation.model_copy(update={"text": None}), f"{config.output}/evaluation"
-    reports = evaluate(measured, config.subject, config.corpus_url, config.store_url, config.dictionary_urls, output, monitor=monitor)
+    reports = evaluate(measured, config.subject, config.corpus_url, config.store_url, config.dictionary_urls, output, session.executor)
     if config.evaluation.text is not None:
-        _evaluate_on_other_text(config, config.evaluation.text, monitor)
+        _evaluate_on_other_text(config, config.evaluation.text, session)
     if config.evaluation.concepts.text is not None:
-        concepts_stage(config, monitor)
+        concepts_stage(config, session)
     return reports
 
 
-def _evaluate_on_other_text(config: RunConfig, text: list[str], monitor: Monitor) -> None:
+def _evaluate_on_other_text(config: RunConfig, text: list[str], session: Session) -> None:
     """Prepare a corpus of further text, without a harvest, and measure every dictionary on its held-out sequences.
 
     The held-out share is chosen as for the run's own corpus, by content alone: a document that both hold was not trained on.
@@ -86,19 +86,19 @@ def _evaluate_on_other_text(config: RunConfig, text: list[str], monitor: Monitor
     wanted = config.corpus.model_copy(update={"text": text, "train_tokens": config.corpus.context_length, "held_out_tokens": None})
     corpus = prepare_corpus(wanted, load_tokenizer(config.subject), place.child("corpus")).place.url
     output = place.child("evaluation").url
-    evaluate(config.evaluation, config.subject, corpus, config.store_url, config.dictionary_urls, output, monitor=monitor)
+    evaluate(config.evaluation, config.subject, corpus, config.store_url, config.dictionary_urls, output, session.executor)
 
 
-def concepts_stage(config: RunConfig, monitor: Monitor) -> Any:
+def concepts_stage(config: RunConfig, session: Session) -> Any:
     """Detect the labels of labelled text by single features, neurons and sparse probes, into OUTPUT/concepts."""
     measured = config.evaluation
     options = ConceptOptions(
         config.corpus.context_length, measured.sequences_per_forward, measured.sequences_per_task, measured.num_workers, measured.pool
     )
-    return detect_concepts(measured.concepts, options, config.subject, config.dictionary_urls, f"{config.output}/concepts", monitor=monitor)
+    return detect_concepts(measured.concepts, options, config.subject, config.dictionary_urls, f"{config.output}/concepts", session.executor)
 
 
-def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
+def interpret_stage(config: RunConfig, session: Session) -> Any:
     """Explain the features, score the explanations on held-out text beside neurons and controls, into OUTPUT/interpretation."""
     summaries = interpret(
         config.interpretation,
@@ -107,7 +107,7 @@ def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
         config.store_url,
         config.dictionary_urls,
         f"{config.output}/interpretation",
-        monitor=monitor,
+        session.executor,
     )
     asked = config.interpretation.language_model
     if asked is None:
@@ -115,7 +115,7 @@ def interpret_stage(config: RunConfig, monitor: Monitor) -> Any:
     from services.language_interpreter import explain_in_words  # the client takes a second to import
 
     return explain_in_words(
-        asked, config.interpretation.seed, subject_vocabulary(config), f"{config.output}/interpretation", list(summaries), monitor
+        asked, config.interpretation.seed, subject_vocabulary(config), f"{config.output}/interpretation", list(summaries), session.monitor
     )
 
 
@@ -125,7 +125,7 @@ def subject_vocabulary(config: RunConfig) -> Vocabulary:
     return Vocabulary(tokenizer.token_texts, tokenizer.special_token_ids)
 
 
-def report_stage(config: RunConfig, monitor: Monitor) -> Any:
+def report_stage(config: RunConfig, session: Session) -> Any:
     """Gather what the other stages left into OUTPUT/report.html and OUTPUT/summary.json."""
     from sae.report.page import write_report  # matplotlib takes a second to import
 
@@ -150,12 +150,6 @@ STAGES: dict[str, Stage] = {
     "report": report_stage,
 }
 WHOLE_WAY = ("harvest", "train", "evaluate", "interpret", "report")
-
-
-def cluster_description() -> dict[str, Any]:
-    """CPUs, GPUs and nodes of the connected cluster."""
-    resources = ray.cluster_resources()
-    return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0), "nodes": len(ray.nodes())}
 
 
 def idle_gpus(config: RunConfig, gpus: float) -> str | None:

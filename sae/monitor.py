@@ -14,3 +14,19 @@ class Monitor(Protocol):
 
     def progress(self, stage: str, done: int, total: int, /) -> None:
         """Say how far a stage is; `stage` is `name/unit`."""
+
+
+class Silent:
+    """A monitor that nobody reads."""
+
+    def add(self, metric: str, amount: float, /, **labels: str) -> None:
+        """Forget it."""
+
+    def set(self, metric: str, value: float, /, **labels: str) -> None:
+        """Forget it."""
+
+    def progress(self, stage: str, done: int, total: int, /) -> None:
+        """Forget it."""
+
+
+SILENT = Silent()

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import ray
 
+import sae.devices
 from sae.errors import UserError
 from sae.failure import WorkerLost, WorkerUnfit
 from services.devices import check_gpu_runtime
@@ -128,14 +129,14 @@ class RayActors:
     """
 
     def __init__(self, num_cpus: float = 1.0, num_gpus: float = 0.0, labels: Mapping[str, str] | None = None, concurrency: int = 1) -> None:
-        threads = {"OMP_NUM_THREADS": str(max(1, math.ceil(num_cpus)))}
+        environment = {"OMP_NUM_THREADS": str(max(1, math.ceil(num_cpus)))} | ({} if num_gpus else {sae.devices.VARIABLE: "cpu"})
         self._host = ray.remote(concurrency_groups={PULSE: 1})(Host).options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             label_selector=dict(labels) if labels else None,
             max_restarts=0,
             max_concurrency=concurrency,
-            runtime_env={"env_vars": {**WORKER_ENVIRONMENT, **threads}},
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | environment},
         )
         self._numbers = itertools.count()
         self._answered: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()

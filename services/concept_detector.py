@@ -9,16 +9,14 @@ from scipy.sparse import csc_array, csr_array, vstack
 from sae.concepts.detectors import Units, feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens, label_tokens, read_labelled
 from sae.concepts.report import NEURONS, ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
+from sae.devices import device
 from sae.errors import ConfigError, InputError
-from sae.monitor import Monitor
+from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ranges, with_progress
 from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig, load_tokenizer
-from services.devices import device
 from services.evaluator import load_dictionaries
-from services.worker_pool import PoolOptions, run_pool
 
-Range = tuple[int, int]
 CodedTokens = tuple[np.ndarray, dict[str, csr_array]]
 """Of the drawn tokens of some sequences: activations `[tokens, d_in]`, and features by dictionary `[tokens, d_sae]`."""
 
@@ -97,9 +95,9 @@ def detect_concepts(
     subject: SubjectConfig,
     dictionary_urls: dict[str, str],
     output_url: str,
-    monitor: Monitor | None = None,
+    executor: Executor | None = None,
 ) -> ConceptReport:
-    """Select and measure detectors of every label; needs an initialised Ray. What is finished is not measured again.
+    """Select and measure detectors of every label. What is finished is not measured again.
 
     Writes the files that `sae.concepts.report` names.
 
@@ -109,7 +107,7 @@ def detect_concepts(
         subject: the subject model.
         dictionary_urls: dictionaries of one hookpoint, by name.
         output_url: where the files go.
-        monitor: told of progress (stage `concepts/sequences`).
+        executor: runs the subject (None: this process); its monitor is told of progress (stage `concepts/sequences`).
 
     Raises:
         ConfigError: no labelled text is named, no dictionary, or dictionaries of several hookpoints.
@@ -135,19 +133,15 @@ def detect_concepts(
     report = finished_concepts(output, inputs)
     if report is None:
         job = ConceptJob(subject, described, tokens, options.sequences_per_forward)
-        report = write_concepts(output, detect(_units(job, options, monitor), tokens, inputs))
+        report = write_concepts(output, detect(_units(executor or InProcess(), job, options), tokens, inputs))
     return report
 
 
-def _units(job: ConceptJob, options: ConceptOptions, monitor: Monitor | None) -> dict[str, Units]:
+def _units(executor: Executor, job: ConceptJob, options: ConceptOptions) -> dict[str, Units]:
     count, step = len(job.tokens.sequences), options.sequences_per_task
-    tasks = [(start, min(start + step, count)) for start in range(0, count, step)]
-    parts: dict[Range, CodedTokens] = {}
-    for task, part in run_pool(ConceptWorker, (job,), tasks, options.num_workers, options.pool, monitor):
-        parts[task] = part
-        if monitor:
-            monitor.progress("concepts/sequences", sum(stop - start for start, stop in parts), count)
-    ordered = [parts[task] for task in tasks]
+    tasks = ranges(count, step)
+    results = executor.run(ConceptWorker, (job,), tasks, options.num_workers, options.pool)
+    ordered = in_order(with_progress(results, executor.monitor, "concepts/sequences", count, lambda task: task[1] - task[0]), tasks)
     sources = {NEURONS: neuron_units(np.concatenate([neurons for neurons, _ in ordered]))}
     for name in job.described.urls:
         code = csc_array(vstack([features[name] for _, features in ordered], format="csc"))

@@ -19,11 +19,13 @@ from sae.checkpoint import load_dictionary
 from sae.concepts.labelled import ConceptsConfig
 from sae.config import Config, Locations, Seed
 from sae.corpus.packing import TokenCorpus
+from sae.devices import device
 from sae.errors import FailureError, WidthError
 from sae.evaluation.breakdown import worst_count
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, Measured, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
+from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ranges, with_progress
 from sae.kernels.candidates import fastest_dtype
 from sae.log import log
 from sae.monitor import Monitor
@@ -31,10 +33,7 @@ from sae.provenance import check_corpus, check_dictionaries, check_subject, chec
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
-from services.devices import device
-from services.worker_pool import PoolOptions, run_pool
 
-Range = tuple[int, int]
 DENSITY_QUANTILES = (0.1, 0.5, 0.9)
 
 
@@ -79,9 +78,9 @@ def evaluate(
     store_url: str,
     dictionary_urls: dict[str, str],
     output_url: str,
-    monitor: Monitor | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, EvaluationReport]:
-    """Measure dictionaries on held-out text, all of them in one pass; needs an initialised Ray. A transcoder is measured at its target.
+    """Measure dictionaries on held-out text, all of them in one pass. A transcoder is measured at its target.
 
     Writes `<output>/<name>.json` and the tables that `sae.evaluation.report` names. A dictionary whose report is there is not measured again.
 
@@ -92,7 +91,7 @@ def evaluate(
         store_url: the store, for the mean activation of its hookpoint and of transcoders' targets.
         dictionary_urls: dictionaries of one hookpoint, by name.
         output_url: where the reports go.
-        monitor: told of progress (stage `evaluate/tokens`) and of the `monosem_evaluation_*` metrics.
+        executor: does the measuring (None: this process); its monitor is told of progress (stage `evaluate/tokens`) and figures.
 
     Raises:
         ConfigError: no dictionary, or dictionaries of several hookpoints.
@@ -104,6 +103,7 @@ def evaluate(
         FailureError: a figure of a dictionary is not finite; the reports of the others are written.
         WorkerError: a worker failed more often than it may.
     """
+    executor = executor or InProcess()
     corpus, store, output = TokenCorpus(Place(corpus_url)), Store(Place(store_url)), Place(output_url)
     num_sequences = min(corpus.num_sequences("held_out"), config.num_sequences or sys.maxsize)
     described = described_dictionaries(dictionary_urls, "evaluate")
@@ -120,12 +120,11 @@ def evaluate(
         job = EvaluationJob(subject, corpus_url, store_url, hookpoint, missing, config.sequences_per_forward, target_hookpoints, num_worst)
         dictionaries = load_dictionaries(missing, hookpoint, target_hookpoints, store.width)
         token_texts = load_tokenizer(subject).token_texts
-        sums = _measure(config, job, num_sequences, corpus.manifest.config.context_length, monitor)
+        sums = _measure(executor, config, job, num_sequences, corpus.manifest.config.context_length)
         write = functools.partial(write_report, output, corpus=corpus, token_texts=token_texts, subject=subject)
         reports |= _written(job, dictionaries, sums, inputs, write)
     finished = {name: report for name, report in reports.items() if report is not None}
-    if monitor:
-        _export(monitor, finished)
+    _export(executor.monitor, finished)
     return finished
 
 
@@ -198,21 +197,15 @@ def merge_parts(parts: list[dict[str, EvaluationSums]]) -> dict[str, EvaluationS
     return total
 
 
-def _measure(
-    config: EvaluationConfig, job: EvaluationJob, num_sequences: int, context_length: int, monitor: Monitor | None
-) -> dict[str, EvaluationSums]:
-    step = config.sequences_per_task
-    tasks = [(start, min(start + step, num_sequences)) for start in range(0, num_sequences, step)]
-    parts: dict[Range, dict[str, EvaluationSums]] = {}
-    done = 0
-    for (start, stop), sums in run_pool(EvaluationWorker, (job,), tasks, config.num_workers, config.pool, monitor):
-        parts[start, stop] = sums
-        tokens = (stop - start) * context_length
-        done += tokens
-        if monitor:
-            monitor.add("monosem_evaluation_tokens_total", tokens)
-            monitor.progress("evaluate/tokens", done, num_sequences * context_length)
-    return merge_parts([parts[task] for task in tasks])
+def _measure(executor: Executor, config: EvaluationConfig, job: EvaluationJob, num_sequences: int, context_length: int) -> dict[str, EvaluationSums]:
+    tasks = ranges(num_sequences, config.sequences_per_task)
+    results = executor.run(EvaluationWorker, (job,), tasks, config.num_workers, config.pool)
+
+    def tokens(task: Range) -> int:
+        return (task[1] - task[0]) * context_length
+
+    told = with_progress(results, executor.monitor, "evaluate/tokens", num_sequences * context_length, tokens, "monosem_evaluation_tokens_total")
+    return merge_parts(in_order(told, tasks))
 
 
 def load_dictionaries(

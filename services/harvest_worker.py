@@ -14,13 +14,13 @@ from jaxtyping import Float, UInt8, UInt32
 from torch import Tensor
 
 from sae.corpus.packing import TokenCorpus
+from sae.devices import device
 from sae.errors import CorruptObjectError, PlanError
 from sae.storage import Place
 from sae.store.manifest import MANIFEST_KEY, StorePlan, read_manifest
 from sae.store.schema import TORCH_DTYPES
 from sae.store.writer import encoding_bytes, write_shard
 from sae.subject import Subject, SubjectConfig
-from services.devices import device
 
 
 @dataclass(frozen=True)

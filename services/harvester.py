@@ -12,7 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 
 from sae.config import Config, Name, Seed, as_list, refuse_repetition
 from sae.corpus.packing import TokenCorpus
+from sae.devices import device
 from sae.errors import InputError
+from sae.execution import Executor, InProcess, PoolOptions, QueueOptions
 from sae.log import log
 from sae.monitor import Monitor
 from sae.storage import Place, absolute_url
@@ -21,9 +23,7 @@ from sae.store.lost import forget_lost, lost_receipts
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
 from sae.store.schema import Compression, StoreDtype
 from sae.subject import Subject, SubjectConfig
-from services.devices import device
 from services.harvest_worker import HarvestReport, HarvestWorker
-from services.worker_pool import PoolOptions, QueueOptions, run_pool
 
 STAGE = "harvest/tokens"
 Hookpoints = Annotated[list[Name], BeforeValidator(as_list), AfterValidator(refuse_repetition)]
@@ -98,8 +98,14 @@ class Beside:
     check: Callable[[], None]
 
 
-def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: SubjectConfig, monitor: Monitor | None = None) -> StoreManifest:
-    """Fill a store with the activations of a corpus' training split; needs an initialised Ray.
+def harvest(
+    config: HarvestConfig,
+    corpus_url: str,
+    store_url: str,
+    subject: SubjectConfig,
+    executor: Executor | None = None,
+) -> StoreManifest:
+    """Fill a store with the activations of a corpus' training split.
 
     The result depends on neither the number of workers nor on who was killed when: equal plans give equal bytes on machines of
     one kind. (A matrix product may round differently on other processors or with other numbers of threads. It also does with other
@@ -110,15 +116,15 @@ def harvest(config: HarvestConfig, corpus_url: str, store_url: str, subject: Sub
         corpus_url: a finished corpus.
         store_url: where the store goes; an unfinished one of the same plan is continued, a finished one returned.
         subject: the model.
-        monitor: told of progress.
+        executor: runs the model (None: this process); its monitor is told of progress.
 
     Raises:
         UserError: no such model, corpus or hookpoint; a corpus of another tokenizer; a store of another plan, or one that another harvest is filling.
         FailureError: a shard that failed too often.
     """
-    corpus = TokenCorpus(Place(corpus_url))
-    facts = describe_subject(subject.absolute(), config.hookpoints, config.pool)
-    return fill_store(config, make_plan(config, corpus, subject, facts), corpus_url, store_url, subject, monitor)
+    corpus, executor = TokenCorpus(Place(corpus_url)), executor or InProcess()
+    facts = describe_subject(subject.absolute(), config.hookpoints, config.pool, executor)
+    return fill_store(config, make_plan(config, corpus, subject, facts), corpus_url, store_url, subject, executor)
 
 
 def fill_store(
@@ -127,17 +133,17 @@ def fill_store(
     corpus_url: str,
     store_url: str,
     subject: SubjectConfig,
-    monitor: Monitor | None = None,
+    executor: Executor | None = None,
     beside: Beside | None = None,
 ) -> StoreManifest:
     """`harvest` with a plan that is already made, and beside whoever waits for its shards."""
-    place = Place(store_url)
+    executor, place = executor or InProcess(), Place(store_url)
+    monitor = executor.monitor
     total = plan.num_sequences * plan.context_length
     if place.exists(MANIFEST_KEY):
         manifest = finish_store(place, plan)
         if not lost_receipts(place, plan):
-            if monitor:
-                monitor.progress(STAGE, total, total)
+            monitor.progress(STAGE, total, total)
             return manifest
     with hold_lease(place) as lease:
         start_store(place, plan)
@@ -149,7 +155,7 @@ def fill_store(
         done, left = total - plan.context_length * sum(last - first for first, last in map(plan.shard_range, missing)), len(missing)
         _tell(monitor, done, total, left)
         arguments = (plan, absolute_url(corpus_url), absolute_url(store_url), subject.absolute())
-        for _, report in run_pool(HarvestWorker, arguments, missing, config.num_workers, config.pool, monitor):
+        for _, report in executor.run(HarvestWorker, arguments, missing, config.num_workers, config.pool):
             lease.check()
             if beside:
                 beside.check()
@@ -159,9 +165,7 @@ def fill_store(
         return finish_store(place, plan)
 
 
-def _tell(monitor: Monitor | None, done: int, total: int, left: int, report: HarvestReport | None = None) -> None:
-    if not monitor:
-        return
+def _tell(monitor: Monitor, done: int, total: int, left: int, report: HarvestReport | None = None) -> None:
     if report:
         monitor.add("monosem_harvest_tokens_total", report.tokens)
         monitor.add("monosem_harvest_rows_total", report.rows)
@@ -172,9 +176,9 @@ def _tell(monitor: Monitor | None, done: int, total: int, left: int, report: Har
     monitor.progress(STAGE, done, total)
 
 
-def describe_subject(subject: SubjectConfig, hookpoints: list[str], pool: PoolOptions) -> SubjectFacts:
+def describe_subject(subject: SubjectConfig, hookpoints: list[str], pool: PoolOptions, executor: Executor) -> SubjectFacts:
     """What the subject model is, found out by a worker."""
-    [(_, facts)] = run_pool(SubjectProbe, (subject,), [hookpoints], 1, pool)
+    [(_, facts)] = executor.run(SubjectProbe, (subject,), [hookpoints], 1, pool)
     found: SubjectFacts = facts
     return found
 

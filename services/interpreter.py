@@ -15,6 +15,8 @@ from pydantic import Field, PositiveInt
 from scipy.sparse import csc_array
 
 from sae.corpus.packing import TokenCorpus
+from sae.devices import device
+from sae.execution import Executor, InProcess, PoolOptions
 from sae.interpretation.ablation import ModelReader
 from sae.interpretation.comparison import write_comparison
 from sae.interpretation.controls import FIT_KEY, FITTED, fit_control
@@ -45,13 +47,10 @@ from sae.interpretation.sources import SourceSpec, open_source
 from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.interpretation.vocabulary import VOCABULARY_KEY, put_vocabulary
 from sae.log import log
-from sae.monitor import Monitor
 from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
 from sae.subject import Subject, SubjectConfig, load_tokenizer
-from services.devices import device
-from services.worker_pool import PoolOptions, run_pool
 
 SEQUENCES_PER_TASK = 128
 FEATURES_PER_TASK = 256
@@ -77,9 +76,9 @@ def interpret(
     store_url: str,
     dictionary_urls: dict[str, str],
     output_url: str,
-    monitor: Monitor | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Explain and score the features of dictionaries, the neurons and the controls; needs an initialised Ray.
+    """Explain and score the features of dictionaries, the neurons and the controls.
 
     Writes `<output>/<source>/` and the files that `sae.interpretation.records` describes. A source whose summary is there is not done again;
     an unfinished one is gone on with. The result does not depend on the number of workers.
@@ -91,7 +90,7 @@ def interpret(
         store_url: the store, for the mean activation of its hookpoint.
         dictionary_urls: dictionaries of one hookpoint, by name.
         output_url: where the sources' directories go.
-        monitor: told of progress and of the `monosem_interpretation_*` metrics.
+        executor: reads and explains (None: this process); its monitor is told of progress and of the `monosem_interpretation_*` metrics.
 
     Returns:
         `summary.json` of every source by name.
@@ -103,6 +102,7 @@ def interpret(
         WidthError: a dictionary of another width than the hookpoint.
         WorkerError: a worker failed more often than it may.
     """
+    executor = executor or InProcess()
     corpus, store = TokenCorpus(Place(corpus_url)), Store(Place(store_url))
     check_corpus(corpus, store)
     budget = Budget(**{name: getattr(config, name) for name in Budget.model_fields})
@@ -121,12 +121,12 @@ def interpret(
     if unfinished or not output.exists(VOCABULARY_KEY):
         put_vocabulary(output, load_tokenizer(subject))
     if unfinished:
-        _fit(job, config, monitor)
-        _explain(job, config, plans, _read(job, config, corpus, monitor), monitor)
+        _fit(executor, job, config)
+        _explain(executor, job, config, plans, _read(executor, job, config, corpus))
     summaries = _proved(output, plans)
     for name, summary in summaries.items():
-        if monitor and summary["explanation_score_median"] is not None:
-            monitor.set("monosem_interpretation_score", summary["explanation_score_median"], source=name)
+        if summary["explanation_score_median"] is not None:
+            executor.monitor.set("monosem_interpretation_score", summary["explanation_score_median"], source=name)
         clear_scratch(output.child(name))  # whoever was interrupted after the summary left it
     write_comparison(output, {spec.name: not spec.is_control for spec in specs}, budget.seed)
     return summaries
@@ -253,14 +253,14 @@ class ExplainingWorker:
         return self._loaded[1]
 
 
-def _fit(job: InterpretationJob, config: InterpretationConfig, monitor: Monitor | None) -> None:
+def _fit(executor: Executor, job: InterpretationJob, config: InterpretationConfig) -> None:
     """Fit the controls that need it and were not fitted before."""
     tasks = [number for number, spec in enumerate(job.specs) if spec.kind in FITTED and not job.place(spec.name).exists(FIT_KEY)]
-    for _ in run_pool(FittingWorker, (job,), tasks, config.num_workers, config.pool, monitor):
+    for _ in executor.run(FittingWorker, (job,), tasks, config.num_workers, config.pool):
         pass
 
 
-def _read(job: InterpretationJob, config: InterpretationConfig, corpus: TokenCorpus, monitor: Monitor | None) -> dict[str, int]:
+def _read(executor: Executor, job: InterpretationJob, config: InterpretationConfig, corpus: TokenCorpus) -> dict[str, int]:
     """Have the model read both texts; returns the number of runs of sequences in each."""
     sequences = {used_for: len(job.sequence_ids(corpus, used_for)) for used_for in SPLITS}
     chunks = {used_for: -(-count // SEQUENCES_PER_TASK) for used_for, count in sequences.items()}
@@ -273,27 +273,23 @@ def _read(job: InterpretationJob, config: InterpretationConfig, corpus: TokenCor
     missing = sum(min(SEQUENCES_PER_TASK, sequences[what] - number * SEQUENCES_PER_TASK) for what, number in tasks if what in sequences)
     total = sum(sequences.values()) * length
     done = total - missing * length
-    for _, tokens in run_pool(ReadingWorker, (job,), tasks, config.num_workers, config.pool, monitor):
+    for _, tokens in executor.run(ReadingWorker, (job,), tasks, config.num_workers, config.pool):
         done += tokens
-        if monitor:
-            monitor.progress(READ_STAGE, done, total)
+        executor.monitor.progress(READ_STAGE, done, total)
     return chunks
 
 
-def _explain(
-    job: InterpretationJob, config: InterpretationConfig, plans: dict[str, SourcePlan], chunks: dict[str, int], monitor: Monitor | None
-) -> None:
+def _explain(executor: Executor, job: InterpretationJob, config: InterpretationConfig, plans: dict[str, SourcePlan], chunks: dict[str, int]) -> None:
     """Have every feature explained and scored, and finish each source as soon as its last range is done."""
     ranges = {spec.name: _ranges(job.place(spec.name), chunks) for spec in job.specs}
     tasks: list[ExplainTask] = [(name, low, high) for name, cuts in ranges.items() for low, high in cuts]
     total, done, left = sum(high - low for _, low, high in tasks), 0, {name: len(cuts) for name, cuts in ranges.items()}
     special, texts = Store(Place(job.store_url)).plan.special_token_ids, load_tokenizer(job.subject).token_texts
     specs = {spec.name: spec for spec in job.specs}
-    for (name, low, high), text in run_pool(ExplainingWorker, (job, special, texts, chunks), tasks, config.num_workers, config.pool, monitor):
+    for (name, low, high), text in executor.run(ExplainingWorker, (job, special, texts, chunks), tasks, config.num_workers, config.pool):
         done, left[name] = done + high - low, left[name] - 1
-        if monitor:
-            monitor.add("monosem_interpretation_features_total", high - low, source=name)
-            monitor.progress(EXPLAIN_STAGE, done, total)
+        executor.monitor.add("monosem_interpretation_features_total", high - low, source=name)
+        executor.monitor.progress(EXPLAIN_STAGE, done, total)
         if not left[name]:
             finish_source(job.place(name), specs[name], plans[name], [low for low, _ in ranges[name]], text)
 

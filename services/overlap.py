@@ -29,7 +29,6 @@ from services.training_watch import STOP_SECONDS, UNWATCHED, Pulse
 ASK_SECONDS = 1.0
 ANSWER_TIMEOUT_SECONDS = 30.0
 END_SECONDS = 120.0  # a step of training, and Ray Train's own winding up
-OVERLAPPED_CPU_SHARE = 0.5
 
 
 class HarvestState:

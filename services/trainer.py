@@ -18,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from sae.errors import MonosemError
+from sae.execution import PoolOptions
 from sae.failure import final_error
 from sae.monitor import Monitor
 from sae.storage import Place
@@ -29,11 +30,12 @@ from services.actors import WORKER_ENVIRONMENT
 from services.devices import GpuProbe
 from services.ending import afterwards
 from services.overlap import Overlap
-from services.trainer_options import TrainerOptions, reserved_cpus, worker_count, worker_cpus
+from services.trainer_options import TrainerOptions, worker_count
+from services.training_resources import reserved_cpus, worker_cpus
 from services.training_sinks import check_sinks
 from services.training_watch import TrainingWatch, fit_watched
 from services.training_worker import Outcome, TrainingTask, train_in_worker
-from services.worker_pool import PoolOptions, run_pool
+from services.worker_pool import run_pool
 
 RAY_TRAIN_DIRECTORY = ".ray-train"
 # Workers with dictionaries of their own exchange nothing but their outcome, once: the first may wait for the last as long as that trains.

@@ -1,8 +1,5 @@
 """What a training worker does, alone or in step with others; what it tells goes to the monitor."""
 
-import math
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,14 +16,12 @@ from sae.storage import Place
 from sae.training.config import TrainingConfig
 from sae.training.engine import train
 from services.devices import device
-from services.ending import afterwards
 from services.overlap import Overlap, open_store
-from services.training_sinks import Sink, SinkName, open_sinks
+from services.training_report import reporting
+from services.training_sinks import SinkName
 from services.training_watch import UNWATCHED, Pulse, TrainingWatch
 
-PROGRESS_SECONDS = 0.25
 FAILURE_KEY = "failure.json"
-GAUGES = ("l0", "fvu", "dead_fraction", "step_seconds", "read_seconds", "sync_seconds", "learning_rate")
 
 Outcome = dict[str, dict[str, Any]] | MonosemError
 
@@ -107,58 +102,15 @@ def train_together(task: TrainingTask, workers: Workers, pulse: Pulse = UNWATCHE
 
 def train_share(task: TrainingTask, config: TrainingConfig, stage: str, workers: Workers, pulse: Pulse = UNWATCHED) -> Outcome:
     """Train the dictionaries of `config`. An error that a restart would only meet again is returned: Ray Train restarts after any that is raised."""
-    sinks = open_sinks(task.log_to, Place(task.output_url))
-    reporter = Reporter(task.monitor, stage, sinks)
-
-    def close_sinks() -> None:
-        for sink in sinks:
-            sink.close()
-
+    output = Place(task.output_url)
     try:
-        with afterwards("closing what training logs to", close_sinks):
+        with reporting(task.monitor, stage, task.log_to, output) as reporter:
             store = open_store(task.store_url, task.overlap, task.monitor, pulse)
-            return train(store, task.hookpoint, config, Place(task.output_url), reporter.progress, reporter.record, workers, pulse.must_stop)
+            return train(store, task.hookpoint, config, output, reporter.progress, reporter.record, workers, pulse.must_stop)
     except MonosemError as error:
         if decide(error, attempts=1, max_attempts=2) is Decision.RAISE:
             return error
         raise
-
-
-class Reporter:
-    """Turns what `sae.training.engine.train` says into metrics and progress.
-
-    Args:
-        monitor: None reports nothing.
-        stage: what the progress is called, and its unit.
-        sinks: get every row and event as they come.
-    """
-
-    def __init__(self, monitor: Monitor | None, stage: str = "train/vectors", sinks: Sequence[Sink] = ()) -> None:
-        self.monitor, self.stage, self.sinks = monitor, stage, sinks
-        self._last_progress = -math.inf
-
-    def progress(self, done: int, total: int) -> None:
-        """Pass progress on, not more often than it can be looked at."""
-        now = time.monotonic()
-        if self.monitor and (done == total or now - self._last_progress >= PROGRESS_SECONDS):
-            self._last_progress = now
-            self.monitor.progress(self.stage, done, total)
-
-    def record(self, dictionary: str, row: dict[str, Any]) -> None:
-        """Export a log row or an event."""
-        for sink in self.sinks:
-            sink.record(dictionary, row)
-        if self.monitor is None:
-            return
-        if row.get("event") == "resampled":
-            self.monitor.add("monosem_train_resampled_total", row["resampled"], dictionary=dictionary)
-        elif "event" not in row:
-            for term, loss in row["losses"].items():
-                self.monitor.set("monosem_train_loss", loss, dictionary=dictionary, term=term)
-            for name in GAUGES:
-                if row[name] is not None:
-                    self.monitor.set(f"monosem_train_{name}", row[name], dictionary=dictionary)
-            self.monitor.add("monosem_train_vectors_total", row["window_vectors"], dictionary=dictionary)
 
 
 def _as_error(found: dict[str, str]) -> MonosemError:

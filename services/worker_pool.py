@@ -19,12 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import Field, PositiveInt
-
-from sae.config import WEEK, Config, Gpus, Labels, Real
 from sae.errors import StorageError, WorkerError
+from sae.execution import PoolOptions
 from sae.failure import Decision, WorkerLost, decide, delay_seconds, final_error
-from sae.monitor import Monitor
+from sae.monitor import SILENT, Monitor
 from services.actors import Actors, Answer, RayActors
 from services.pool_watch import REPLACED_SECONDS, PoolWatch, Work, shortened
 
@@ -32,27 +30,6 @@ LOOK_SECONDS = 1.0  # how often the clocks are looked at: a stuck task is notice
 
 Task = TypeVar("Task")
 logger = logging.getLogger(__name__)
-
-
-class PoolOptions(Config):
-    """What each worker occupies, and how patient the pool is."""
-
-    num_cpus: Real = Field(default=1.0, ge=0, le=1024, description="CPUs (as Ray counts them) of one worker; rounded up, also its threads")
-    num_gpus: Gpus = Field(default=0.0, description="GPUs of one worker")
-    labels: Labels = Field(default={}, description="labels that a Ray node must have to be given a worker, as a node group's")
-    max_attempts: PositiveInt = Field(default=4, le=100, description="attempts that one task may take")
-    task_timeout_seconds: Real = Field(
-        default=3600.0, gt=0, le=WEEK, description="seconds after which a task is taken from its worker and done again"
-    )
-    start_timeout_seconds: Real = Field(
-        default=600.0, gt=0, le=WEEK, description="seconds without a single started worker after which the pool gives up"
-    )
-
-
-class QueueOptions(PoolOptions):
-    """Of a pool whose workers bear several tasks at once."""
-
-    queue: PositiveInt = Field(default=2, le=64, description="tasks that one worker holds at once: one computes while the others are being written")
 
 
 def run_pool(
@@ -85,8 +62,7 @@ def run_pool(
         WorkerError: any other error of such a task; or no worker could start.
     """
     options = options or PoolOptions()
-    queue = options.queue if isinstance(options, QueueOptions) else 1
-    actors = actors or RayActors(options.num_cpus, options.num_gpus, options.labels, queue)
+    actors = actors or RayActors(options.num_cpus, options.num_gpus, options.labels, options.tasks_at_once)
     pool = _Pool(worker, arguments, tasks, options, monitor, actors)
     try:
         for _ in range(min(num_workers, len(tasks))):
@@ -98,6 +74,23 @@ def run_pool(
             yield from finished
     finally:
         pool.shut_down()
+
+
+class RayPool:
+    """The executor that does tasks on a pool of actors of the connected Ray cluster; see `run_pool`.
+
+    Args:
+        monitor: told of what is done; it can be sent to other processes.
+    """
+
+    def __init__(self, monitor: Monitor = SILENT) -> None:
+        self.monitor = monitor
+
+    def run(
+        self, worker: type, arguments: tuple[Any, ...], tasks: Sequence[Task], num_workers: int, options: PoolOptions
+    ) -> Iterator[tuple[Task, Any]]:
+        """Yield `(task, worker(*arguments).run(task))` for every task, in the order of completion."""
+        return run_pool(worker, arguments, tasks, num_workers, options, self.monitor)
 
 
 @dataclass(eq=False)
@@ -167,7 +160,7 @@ class _Pool:
         self.waiting = deque(_Assignment(task) for task in tasks)
         self.starting: dict[int, _InFlight] = {}
         self.running: dict[int, _InFlight] = {}
-        self.started = _Started(options.queue if isinstance(options, QueueOptions) else 1)
+        self.started = _Started(options.tasks_at_once)
         self.start_failures = 0  # since a worker last started
         self.watch = PoolWatch(actors, worker.__name__, monitor, compares=len(tasks) > 1)
         self.looked = self.without_worker_since = actors.now()

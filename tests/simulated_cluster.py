@@ -9,21 +9,22 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-import services.harvester
 from sae.errors import StorageError
+from sae.execution import QueueOptions
 from sae.failure import WorkerLost
+from sae.monitor import SILENT
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.manifest import Receipt, StoreManifest, StorePlan, receipt_key
 from sae.subject import SubjectConfig
 from services.actors import Answer
 from services.harvester import HarvestConfig, HarvestReport, fill_store
-from services.worker_pool import QueueOptions, run_pool
+from services.worker_pool import run_pool
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,7 @@ def simulate_harvest(
     """The harvest's own driver from the first shard to the manifest, on a simulated cluster."""
     cluster = SimulatedCluster(place, plan, conditions)
     config = HarvestConfig(num_workers=num_workers, pool=QueueOptions(queue=2, max_attempts=20))
-    with mock.patch.object(services.harvester, "run_pool", functools.partial(run_pool, actors=cluster)):
-        manifest = fill_store(config, plan, "simulated://corpus", place.url, SubjectConfig(), monitor)
+    monitor = monitor or SILENT
+    executor = SimpleNamespace(monitor=monitor, run=functools.partial(run_pool, monitor=monitor, actors=cluster))
+    manifest = fill_store(config, plan, "simulated://corpus", place.url, SubjectConfig(), executor)
     return manifest, cluster

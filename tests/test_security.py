@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from jobs.parsing import build_parser
+from services.board import MetricsBoard
 from services.browser.server import Listening
-from services.cluster import ClusterConfig
-from services.monitor import MetricsBoard, RunMonitor
+from services.cluster_config import ClusterConfig
+from services.monitor import RunMonitor
 
 ROOT = Path(__file__).parents[1]
 TREES = {

@@ -12,11 +12,11 @@ from sae.checkpoint import save_dictionary
 from sae.concepts.labelled import ConceptsConfig, label_tokens, read_labelled
 from sae.concepts.report import concepts_table
 from sae.errors import ConfigError, HookpointError, InputError, PlanError
+from sae.execution import PoolOptions
 from sae.provenance import described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig
 from services.concept_detector import ConceptJob, ConceptOptions, ConceptWorker, detect_concepts
-from services.worker_pool import PoolOptions
 
 MLP = "blocks.0.mlp.hook_post"
 OPTIONS = ConceptOptions(context_length=32, sequences_per_forward=4, sequences_per_task=6, num_workers=2, pool=PoolOptions(num_cpus=0.5))
@@ -61,8 +61,6 @@ def test_a_worker_reads_the_drawn_tokens(subject, config, dictionary_url):
     np.testing.assert_allclose(features["topk"].toarray(), worker.dictionaries["topk"].encode(expected).detach(), atol=1e-4)
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
 def test_labels_that_differ_in_every_token_are_detected_and_a_finished_report_is_left_alone(subject, config, dictionary_url, tmp_path):
     report = detect_concepts(config, OPTIONS, subject.config, {"topk": dictionary_url}, str(tmp_path))
     assert [label.label for label in report.labels] == ["code", "numbers"]

@@ -9,7 +9,8 @@ import ray
 import torch
 
 from sae.errors import InputError
-from services.trainer_options import TrainerOptions, reserved_cpus
+from services.trainer_options import TrainerOptions
+from services.training_resources import reserved_cpus
 
 # Ray takes our word for it that there is a GPU; a cluster of its own, since that cannot be said of one that is running.
 PRETENDED_GPU = """
@@ -22,7 +23,8 @@ from sae.training.config import TrainingConfig
 from services.devices import GpuProbe, device
 from services.trainer import train_dictionaries
 from services.trainer_options import TrainerOptions
-from services.worker_pool import PoolOptions, run_pool
+from sae.execution import PoolOptions
+from services.worker_pool import run_pool
 
 HERE, ELSEWHERE = {"monosem-group": "harvest"}, {"monosem-group": "train"}
 

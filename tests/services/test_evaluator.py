@@ -11,13 +11,14 @@ from sae.checkpoint import save_dictionary
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.sparsity import DensityHistogram
+from sae.execution import InProcess, PoolOptions
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
 from services.evaluator import EvaluationConfig, EvaluationJob, EvaluationWorker, density_quantile, evaluate, merge_parts
-from services.worker_pool import PoolOptions
+from services.worker_pool import RayPool
 
 MLP = "blocks.0.mlp.hook_post"
 CONFIG = EvaluationConfig(num_sequences=20, sequences_per_forward=4, sequences_per_task=8, pool=PoolOptions(num_cpus=0.5))
@@ -65,14 +66,14 @@ def dictionary_urls(tmp_path_factory):
 def run(tiny_corpus, store_url, dictionary_urls, subject, tmp_path):
     """Evaluate into one directory, with any argument changed."""
 
-    def evaluated(config=CONFIG, monitor=None, **changes):
+    def evaluated(config=CONFIG, executor=None, **changes):
         arguments = {
             "corpus_url": tiny_corpus.place.url,
             "store_url": store_url,
             "dictionary_urls": dictionary_urls,
             "output_url": str(tmp_path / "out"),
         }
-        return evaluate(config, subject.config, **(arguments | changes), monitor=monitor)
+        return evaluate(config, subject.config, **(arguments | changes), executor=executor)
 
     return evaluated
 
@@ -92,11 +93,9 @@ class Recorder:
         self.told.append((stage, done, total))
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_measure_what_one_process_measures(run, subject, tiny_corpus, store_url, dictionary_urls, tmp_path):
+def test_what_is_reported_is_what_the_worker_measured(run, subject, tiny_corpus, store_url, dictionary_urls, tmp_path):
     monitor = Recorder()
-    reports = run(CONFIG, monitor)
+    reports = run(CONFIG, InProcess(monitor))
     worker = EvaluationWorker(EvaluationJob(subject.config, tiny_corpus.place.url, store_url, MLP, dictionary_urls, sequences_per_forward=20))
     alone = worker.run((0, 20))
     for name, report in reports.items():
@@ -134,11 +133,11 @@ def check_finished_reports_are_left_alone(run, output, reports):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_one_or_three_workers_leave_the_same_bytes(run, dictionary_urls, tmp_path):
-    outputs = {workers: tmp_path / str(workers) for workers in (1, 3)}
+def test_this_process_and_three_workers_of_a_cluster_leave_the_same_bytes(run, dictionary_urls, tmp_path):
+    outputs = {InProcess(): tmp_path / "here", RayPool(): tmp_path / "cluster"}
     one = {"topk": dictionary_urls["topk"]}
-    for workers, output in outputs.items():
-        run(CONFIG.model_copy(update={"num_workers": workers}), dictionary_urls=one, output_url=str(output))
+    for executor, output in outputs.items():
+        run(CONFIG.model_copy(update={"num_workers": 3}), executor, dictionary_urls=one, output_url=str(output))
     tables = ["json", *(f"{table}.arrow" for table in ("density", "losses", "positions", "worst"))]
     found = [[(output / f"topk.{table}").read_bytes() for table in tables] for output in outputs.values()]
     assert found[0] == found[1]
@@ -213,7 +212,7 @@ def test_another_corpus_than_the_store_s_is_refused(subject, tiny_corpus, dictio
         evaluate(CONFIG, subject.config, tiny_corpus.place.url, url, dictionary_urls, str(tmp_path / "out"))
 
 
-def test_another_corpus_that_is_asked_for_is_measured(ray_cluster, subject, tiny_corpus, dictionary_urls, tmp_path):
+def test_another_corpus_that_is_asked_for_is_measured(subject, tiny_corpus, dictionary_urls, tmp_path):
     url = make_store(Place(tmp_path / "store"), subject, tiny_corpus, corpus_digest="0" * 64)
     config = CONFIG.model_copy(update={"text": ["other.txt"]})
     reports = evaluate(config, subject.config, tiny_corpus.place.url, url, dictionary_urls, str(tmp_path / "out"))

@@ -18,6 +18,7 @@ from ray import cloudpickle
 
 import services.harvester
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, InputError, LeaseError, PlanError
+from sae.execution import InProcess, QueueOptions
 from sae.storage import Place
 from sae.storage.lease import hold_lease
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
@@ -25,7 +26,7 @@ from sae.store.reader import Store
 from sae.store.verification import verify_store
 from sae.subject import Subject, SubjectConfig
 from services.harvester import HarvestConfig, HarvestWorker, SubjectProbe, fill_store, harvest, make_plan
-from services.worker_pool import QueueOptions
+from services.worker_pool import RayPool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
 MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
@@ -144,7 +145,7 @@ def test_resumed_by_more_workers_and_killed_twice_it_is_the_same_store(ray_clust
     harvest_here(mine, plan, tiny_corpus, subject, shards=[1, 2])
     monkeypatch.setattr(services.harvester, "HarvestWorker", KilledTwice)
     watcher = Watcher()
-    manifest = harvest(CONFIG, tiny_corpus.place.url, "store", subject, watcher)
+    manifest = harvest(CONFIG, tiny_corpus.place.url, "store", subject, RayPool(watcher))
     assert {path.name for path in tmp_path.glob("killed-*")} == {"killed-forward", "killed-receipt"}
     assert watcher.counters["monosem_worker_restarts_total"] == 2
     assert manifest == store.manifest
@@ -168,7 +169,7 @@ def test_an_interrupted_driver_leaves_whole_shards_and_continues_with_one_worker
     alone = CONFIG.model_copy(update={"num_workers": 1})
     given = (alone, plan, tiny_corpus.place.url, str(tmp_path / "store"), subject)
     with pytest.raises(KeyboardInterrupt):
-        fill_store(*given, Watcher(interrupt_at=2 * 16 * 32))
+        fill_store(*given, RayPool(Watcher(interrupt_at=2 * 16 * 32)))
     place = Place(tmp_path / "store")
     there = plan.num_shards - len(missing_shards(place, plan))
     assert there >= 2
@@ -179,7 +180,7 @@ def test_an_interrupted_driver_leaves_whole_shards_and_continues_with_one_worker
     assert fill_store(*given) == store.manifest
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
     again = Watcher()
-    assert fill_store(*given, again) == store.manifest
+    assert fill_store(*given, RayPool(again)) == store.manifest
     assert again.stages == [("harvest/tokens", 70 * 32, 70 * 32)]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
     with pytest.raises(PlanError, match=r"another plan: seed \(there 3, now 4\)\. Choose another output"):
@@ -244,22 +245,21 @@ def test_a_subject_that_changed_meanwhile_is_refused(tmp_path, tiny_corpus, subj
         HarvestWorker(plan.model_copy(update={"corpus_digest": "other"}), tiny_corpus.place.url, str(tmp_path), subject)
 
 
-def test_a_finished_store_that_lost_objects_gets_them_again_and_is_not_called_done(tmp_path, tiny_corpus, subject, plan, store, monkeypatch):
-    def run_here(worker, arguments, tasks, *options):
-        worker = worker(*arguments)
-        made.extend(tasks)
-        return [(task, worker.run(task)) for task in tasks]
+def test_a_finished_store_that_lost_objects_gets_them_again_and_is_not_called_done(tmp_path, tiny_corpus, subject, plan, store):
+    class Noting(InProcess):
+        def run(self, worker, arguments, tasks, *options):
+            made.extend(tasks)
+            return super().run(worker, arguments, tasks, *options)
 
-    monkeypatch.setattr(services.harvester, "run_pool", run_here)
     place, made = Place(tmp_path / "store"), []
     for key in store.place.list():
         place.put(key, store.place.get(key))
-    fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject)
+    fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject, Noting())
     assert made == []
     for key in (f"shards/{MLP}/000001.arrow", "tokens/000003.arrow", f"receipts/{RESID}/000004.json"):
         place.delete(key)
     watcher = Watcher()
-    assert fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject, watcher) == store.manifest
+    assert fill_store(CONFIG, plan, tiny_corpus.place.url, place.url, subject, Noting(watcher)) == store.manifest
     assert made == [1, 3, 4]
     assert watcher.stages[-1][1] == watcher.stages[-1][2]
     assert {key: place.get(key) for key in place.list()} == {key: store.place.get(key) for key in store.place.list()}

@@ -11,6 +11,7 @@ from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import load_dictionary, save_dictionary
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, PlanError, WidthError
+from sae.execution import PoolOptions
 from sae.interpretation.controls import ControlsConfig
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.planning import InterpretationJob, all_sources
@@ -25,7 +26,7 @@ from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
 from services import interpreter
 from services.interpreter import InterpretationConfig, ReadingWorker, interpret
-from services.worker_pool import PoolOptions
+from services.worker_pool import RayPool
 
 MLP, BEFORE, AFTER = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 CONFIG = InterpretationConfig(
@@ -85,13 +86,13 @@ def a_transcoder(place, subject, hookpoint):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_corpus, store_url, subject, ray_cluster):
+def run(tmp_path_factory, tiny_corpus, store_url, subject):
     """Interpret, with any argument changed."""
     dictionary = some_dictionary(Place(tmp_path_factory.mktemp("dictionary")))
 
-    def interpreted(output_url, config=CONFIG, **changes):
+    def interpreted(output_url, config=CONFIG, executor=None, **changes):
         arguments = {"corpus_url": tiny_corpus.place.url, "store_url": store_url, "dictionary_urls": {"topk": dictionary}}
-        return interpret(config, subject.config, **(arguments | changes), output_url=str(output_url))
+        return interpret(config, subject.config, **(arguments | changes), output_url=str(output_url), executor=executor)
 
     return interpreted
 
@@ -108,6 +109,12 @@ def objects(output):
 
 
 @pytest.mark.ray
+def test_two_workers_of_a_cluster_leave_the_same_bytes(ray_cluster, run, finished, tmp_path):
+    output, summaries = finished
+    assert run(tmp_path, executor=RayPool()) == summaries
+    assert objects(tmp_path) == objects(output)
+
+
 def test_every_source_leaves_its_records_and_nothing_else(finished, subject):
     output, summaries = finished
     assert list(summaries) == list(EXAMINED)
@@ -124,7 +131,6 @@ def test_every_source_leaves_its_records_and_nothing_else(finished, subject):
         assert all(len(row) == 10 for row in features["top_logits"].to_pylist())
 
 
-@pytest.mark.ray
 def test_what_a_neuron_does_is_what_the_subject_does(finished, subject, tiny_corpus):
     output, _ = finished
     examples = pq.read_table(output / "neurons" / "examples.parquet").to_pylist()
@@ -137,7 +143,6 @@ def test_what_a_neuron_does_is_what_the_subject_does(finished, subject, tiny_cor
         np.testing.assert_allclose(row["activations"], np.where(special, 0, neuron[window]), atol=1e-5)
 
 
-@pytest.mark.ray
 def test_neighbours_fire_together_or_point_the_same_way_and_stand_for_hard_negatives(finished, subject, tiny_corpus):
     output, _ = finished
     features = pq.read_table(output / "pca" / "features.parquet").to_pylist()
@@ -155,7 +160,6 @@ def test_neighbours_fire_together_or_point_the_same_way_and_stand_for_hard_negat
     assert not any(any(row["activations"]) for row in hard)
 
 
-@pytest.mark.ray
 def test_logit_effects_are_those_of_the_subject(finished, subject):
     output, _ = finished
     row = pq.read_table(output / "neurons" / "features.parquet").to_pylist()[5]
@@ -183,11 +187,10 @@ def without_neighbours(table):
     return [row for row in table.select(names).to_pylist() if row.get("kind") != "hard_negative"]
 
 
-@pytest.mark.ray
-def test_one_worker_and_a_sample_of_features_find_what_two_workers_find_of_all(finished, run, tmp_path, monkeypatch):
+def test_a_sample_of_features_in_small_tasks_finds_what_is_found_of_all(finished, run, tmp_path, monkeypatch):
     output, _ = finished
     monkeypatch.setattr(interpreter, "FEATURES_PER_TASK", 7)
-    summaries = run(tmp_path, CONFIG.model_copy(update={"num_workers": 1, "max_features": 20}))
+    summaries = run(tmp_path, CONFIG.model_copy(update={"max_features": 20}))
     assert [summary["num_examined"] for summary in summaries.values()] == [20, 20, 6, 6, 6]
     for source in summaries:
         sample = set(pq.read_table(tmp_path / source / "features.parquet")["feature"].to_pylist())
@@ -196,7 +199,6 @@ def test_one_worker_and_a_sample_of_features_find_what_two_workers_find_of_all(f
             assert found == [row for row in expected if row["feature"] in sample]
 
 
-@pytest.mark.ray
 def test_finished_sources_are_left_alone_and_others_gone_on_with(finished, run, tmp_path):
     output, summaries = finished
     for key, data in objects(output).items():
@@ -212,7 +214,6 @@ def test_finished_sources_are_left_alone_and_others_gone_on_with(finished, run, 
         run(tmp_path)
 
 
-@pytest.mark.ray
 def test_another_plan_is_refused(finished, run):
     output, _ = finished
     before = objects(output)
@@ -221,7 +222,6 @@ def test_another_plan_is_refused(finished, run):
     assert objects(output) == before
 
 
-@pytest.mark.ray
 def test_wrong_inputs_are_named(run, tmp_path):
     with pytest.raises(ConfigError, match="name at least one"):
         run(tmp_path, dictionary_urls={})
@@ -233,7 +233,6 @@ def test_wrong_inputs_are_named(run, tmp_path):
         run(tmp_path, dictionary_urls={"elsewhere": some_dictionary(Place(tmp_path / "elsewhere"), hookpoint="blocks.9.mlp.hook_post")})
 
 
-@pytest.mark.ray
 def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, tmp_path, subject):
     changes = {"graph": GraphConfig(learner="ablation"), "controls": ControlsConfig(kinds=[]), "max_features": 4, "explanation_sequences": 60}
     urls = {"topk": some_dictionary(Place(tmp_path / "topk")), "transcoder": a_transcoder(Place(tmp_path / "transcoder"), subject, MLP)}
@@ -247,7 +246,6 @@ def test_explanations_by_ablation_are_of_what_the_source_does_in_the_model(run, 
     assert all(len(pattern["texts"]) == len(pattern["tokens"]) for pattern in patterns)
 
 
-@pytest.mark.ray
 def test_a_dictionary_of_the_weight_shuffled_model_reads_that_model(run, tmp_path, subject, tiny_corpus):
     shuffled = Subject.load(SubjectConfig(model=subject.config.model, shuffle_seed=0))
     control = Place(tmp_path / "control")

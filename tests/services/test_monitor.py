@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.metrics import METRICS, build_metrics
-from services.monitor import ProgressDisplay, RunMonitor
+from services.monitor import RunMonitor
+from services.progress import ProgressDisplay
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from jobs.config import RunConfig
 from jobs.overlap import harvest_workers_beside_training
 from sae.errors import ConfigError, DivergenceError, WorkerError
 from services.overlap import Overlap, run_together
-from services.trainer_options import reserved_cpus, worker_count
+from services.trainer_options import worker_count
+from services.training_resources import reserved_cpus
 
 pytestmark = pytest.mark.ray
 

@@ -14,9 +14,10 @@ import pytest
 from ray import cloudpickle
 
 from sae.errors import HookpointError, StorageError, WorkerError
+from sae.execution import PoolOptions, QueueOptions
 from services import pool_watch
 from services.actors import WORKER_ENVIRONMENT
-from services.worker_pool import PoolOptions, QueueOptions, run_pool
+from services.worker_pool import run_pool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
 pytestmark = pytest.mark.ray
