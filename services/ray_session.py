@@ -24,5 +24,5 @@ def open_ray_session(config: ClusterConfig) -> Iterator[Session]:
         monitor = RunMonitor.start(config.metrics_host, config.metrics_port)
         with afterwards("the metrics board", monitor.stop):
             resources = ray.cluster_resources()
-            machine = {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0), "nodes": float(len(ray.nodes()))}
+            machine = {"cpus": resources.get("CPU", 0.0), "gpus": resources.get("GPU", 0.0), "nodes": len(ray.nodes())}
             yield Session("ray", RayPool(monitor), monitor, machine)

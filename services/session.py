@@ -90,5 +90,5 @@ def open_session(config: ClusterConfig) -> Iterator[Session]:
 
     monitor = LocalMonitor(config.metrics_host, config.metrics_port)
     with afterwards("the endpoint of metrics", monitor.stop):
-        machine = {"cpus": float(config.num_cpus or os.cpu_count() or 1), "gpus": float(torch.cuda.device_count()), "nodes": 1.0}
+        machine = {"cpus": float(config.num_cpus or os.cpu_count() or 1), "gpus": float(torch.cuda.device_count()), "nodes": 1}
         yield Session(name, InProcess(monitor), monitor, machine)
