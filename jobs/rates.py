@@ -32,7 +32,7 @@ from sae.subject import Subject
 from sae.training.dictionary_config import DictionaryConfig
 from sae.training.optimization import build_optimizer
 from services.capacity import Rates
-from services.devices import device
+from sae.devices import device
 
 PHASE_SECONDS = 2.0
 MOST_SECONDS = 150.0  # of all measuring

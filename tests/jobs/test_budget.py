@@ -8,19 +8,10 @@ from jobs.loading import load_config
 from sae.storage import Place
 from tests import planted_words as planted
 from tests.servers.language_server import scripted_endpoint
+from tests.sessions import HERE
 
 MODEL = "interpretation.language_model.model=some-model"
 PRICES = "interpretation.language_model.prices={prompt: 1.5, reply: 6}"
-
-
-class Silent:
-    """A monitor that is told and says nothing."""
-
-    def add(self, *_, **__): ...
-
-    def set(self, *_, **__): ...
-
-    def progress(self, *_): ...
 
 
 @pytest.fixture
@@ -65,6 +56,6 @@ def test_sources_are_explained_in_words_once_they_are_interpreted(run, monkeypat
     monkeypatch.setattr(stages, "interpret", lambda *arguments, **others: {"topk": {}, "neurons": {}})  # they lie there, finished
     with scripted_endpoint(lambda _: "EXPLANATION: some word") as endpoint:
         settings = [MODEL, f"interpretation.language_model.base_url={endpoint.url}", "interpretation.language_model.max_features=1"]
-        summaries = stages.interpret_stage(load_config(None, [f"output={run}", *settings]), Silent())
+        summaries = stages.interpret_stage(load_config(None, [f"output={run}", *settings]), HERE)
     assert {name: summary["language_model"]["num_done"] for name, summary in summaries.items()} == {"topk": 1, "neurons": 1}
     assert (run / "interpretation" / "topk" / "llm_explanations.parquet").exists()

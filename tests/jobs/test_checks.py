@@ -61,7 +61,7 @@ def test_a_run_that_can_begin_is_let_through_and_writes_nothing(settings):
     ],
 )
 def test_what_would_fail_later_is_refused_before_ray_is_started(settings, changes, error, message, monkeypatch):
-    monkeypatch.setattr(run, "connect", lambda _: pytest.fail("Ray was started"))
+    monkeypatch.setattr(run, "open_session", lambda _: pytest.fail("Ray was started"))
     with pytest.raises(error, match=message):
         run.run_stages(config(settings, **changes))
     assert not settings["output"].exists()

@@ -15,7 +15,7 @@ def run(tmp_path, text_directory, tiny_subject_directory, monkeypatch):
     def connect(*_):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(jobs.run, "connect", connect)
+    monkeypatch.setattr(jobs.run, "open_session", connect)
     (tmp_path / "a.jsonl").write_text('{"body": "text"}\n')
 
     def run(subject=None, corpus=None, harvest=None):

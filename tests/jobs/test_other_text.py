@@ -9,6 +9,7 @@ from sae.corpus.manifest import write_corpus_manifest
 from sae.corpus.packing import TokenCorpus
 from sae.storage import Place
 from tests.planted_records import corpus_manifest, write_evaluation
+from tests.sessions import HERE
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def measured(monkeypatch):
     """What `evaluate` is asked for; nothing is measured."""
     asked = []
 
-    def note(config, subject, corpus_url, store_url, dictionary_urls, output_url, monitor):
+    def note(config, subject, corpus_url, store_url, dictionary_urls, output_url, executor):
         asked.append((corpus_url, store_url, output_url, config.text))
 
     monkeypatch.setattr(jobs.stages, "evaluate", note)
@@ -40,7 +41,7 @@ def test_a_corpus_is_made_for_it_and_the_store_stays(tmp_path, tiny_subject_dire
         "corpus": {"context_length": 32, "held_out_fraction": 0.3},
     }
     config = RunConfig.parse(values | {"evaluation": {"text": [str(other_text)]}})
-    jobs.stages.evaluate_stage(config, monitor=None)
+    jobs.stages.evaluate_stage(config, HERE)
     (own, store, output, corpus_text), (other, same_store, other_output, text) = measured
     assert own == f"{tmp_path}/run/corpus"
     assert output == f"{tmp_path}/run/evaluation"
@@ -54,7 +55,7 @@ def test_a_corpus_is_made_for_it_and_the_store_stays(tmp_path, tiny_subject_dire
 
 
 def test_without_one_only_the_corpus_is_measured(tmp_path, measured):
-    jobs.stages.evaluate_stage(RunConfig(output=str(tmp_path)), monitor=None)
+    jobs.stages.evaluate_stage(RunConfig(output=str(tmp_path)), HERE)
     assert [each[0] for each in measured] == [f"{tmp_path}/corpus"]
 
 

@@ -195,6 +195,30 @@ def test_the_plan_says_beforehand_what_the_run_then_took(finished, monosem):
     assert abs(said - written) < 0.25 * written
 
 
+TIMED = re.compile(r"(config|stages|summary)\.json|report\.html|dictionaries/\w+/(result\.json|training\.jsonl)|evaluation/saebench/.*")
+"""Files that hold times or identifiers of a run, and the configuration, which names the output."""
+
+
+def untimed(figures):
+    """The figures of a summary without its times, sizes of memory and paths."""
+    return [{name: value for name, value in entry.items() if "seconds" not in name} for entry in figures["dictionaries"]]
+
+
+def test_one_process_without_ray_leaves_the_same_bytes(finished, tmp_path):
+    output, *_ = finished
+    command = [sys.executable, "-m", "tests.journeys.without_ray", "run", "-c", str(output.parent / "run.yaml"), f"output={tmp_path / 'here'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False, env=os.environ | PLANTED)
+    assert done.returncode == 0, done.stderr
+    assert 'executor=local reason="Ray is not installed"' in done.stderr
+    found, expected = ({str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()} for root in (tmp_path / "here", output))
+    assert found.keys() == expected.keys()
+    compared = [name for name in expected if not TIMED.fullmatch(name)]
+    assert [name for name in compared if found[name].read_bytes() != expected[name].read_bytes()] == []
+    assert {"store/manifest.json", "dictionaries/topk/weights.safetensors", "evaluation/relu.json", "interpretation/comparison.json"} <= {*compared}
+    here, there = (json.loads(files["summary.json"].read_text()) for files in (found, expected))
+    assert untimed(here) == untimed(there)
+
+
 def test_a_stage_runs_on_a_cluster_that_is_already_there(ray_cluster, finished, tmp_path):
     output, *_ = finished
     address = ray.get_runtime_context().gcs_address
