@@ -29,7 +29,8 @@ from services import trainer, training_watch
 from services.actors import WORKER_ENVIRONMENT
 from services.trainer import RAY_TRAIN_DIRECTORY, train_dictionaries
 from services.trainer_options import TrainerOptions
-from services.training_worker import Reporter, TrainingTask, train_share, train_together
+from services.training_report import Reporter
+from services.training_worker import TrainingTask, train_share, train_together
 
 # Ray Train makes a context of Ray Data, which warns of its own defaults.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
