@@ -21,6 +21,7 @@ from torch import Tensor
 from jobs.config import RunConfig
 from sae.architectures.base import Dictionary
 from sae.architectures.registry import build_dictionary
+from sae.devices import device
 from sae.errors import FailureError
 from sae.evaluation.passes import evaluate_sequences
 from sae.interpretation.controls import random_directions
@@ -32,7 +33,6 @@ from sae.subject import Subject
 from sae.training.dictionary_config import DictionaryConfig
 from sae.training.optimization import build_optimizer
 from services.capacity import Rates
-from sae.devices import device
 
 PHASE_SECONDS = 2.0
 MOST_SECONDS = 150.0  # of all measuring
