@@ -4,15 +4,15 @@ from pydantic import Field
 
 from sae.config import Config, Location
 from sae.corpus.sources import CorpusConfig
+from sae.evaluation.evaluate import EvaluationConfig
+from sae.interpretation.interpret import InterpretationConfig
 from sae.pretraining import PretrainingConfig
 from sae.storage import Place, sha256_hex, to_json
+from sae.store.harvest import HarvestConfig
 from sae.subject import SubjectConfig
 from sae.training.config import TrainingConfig
 from services.capacity import PlanConfig
 from services.cluster_config import ClusterConfig
-from services.evaluator import EvaluationConfig
-from services.harvester import HarvestConfig
-from services.interpreter import InterpretationConfig
 from services.trainer_options import TrainerOptions
 
 

@@ -11,8 +11,8 @@ from sae.corpus.packing import TokenCorpus
 from sae.log import log
 from sae.storage import Place
 from sae.store.growing import expected_rows
+from sae.store.harvest import Beside, describe_subject, fill_store, make_plan
 from sae.store.manifest import MANIFEST_KEY, StorePlan, start_store
-from services.harvester import Beside, describe_subject, fill_store, make_plan
 from services.overlap import Overlap, run_together
 from services.session import Session
 from services.trainer import train_dictionaries

@@ -4,19 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.config import RunConfig
+from sae.concepts.detect import ConceptOptions, detect_concepts
 from sae.corpus.packing import prepare_corpus
 from sae.corpus.splitting import SPLITS
 from sae.errors import InputError
+from sae.evaluation.evaluate import evaluate
+from sae.interpretation.interpret import interpret
 from sae.interpretation.language_model.material import Vocabulary
 from sae.log import log
 from sae.report.gather import summarise
 from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.storage import Place
+from sae.store.harvest import harvest
 from sae.subject import load_tokenizer
-from services.concept_detector import ConceptOptions, detect_concepts
-from services.evaluator import evaluate
-from services.harvester import harvest
-from services.interpreter import interpret
 from services.pretrainer import pretrain_subject
 from services.session import Session
 from services.training_here import train_here

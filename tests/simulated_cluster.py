@@ -20,10 +20,10 @@ from sae.execution import QueueOptions
 from sae.failure import WorkerLost
 from sae.monitor import SILENT
 from sae.storage import Place, sha256_hex, to_json
+from sae.store.harvest import HarvestConfig, HarvestReport, fill_store
 from sae.store.manifest import Receipt, StoreManifest, StorePlan, receipt_key
 from sae.subject import SubjectConfig
 from services.actors import Answer
-from services.harvester import HarvestConfig, HarvestReport, fill_store
 from services.worker_pool import run_pool
 
 

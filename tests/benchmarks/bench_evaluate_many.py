@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from services.evaluator import EvaluationJob, EvaluationWorker
+from sae.evaluation.evaluate import EvaluationJob, EvaluationWorker
 from tests.benchmarks.evaluations import embedded_setting, evaluation_job, six_layer_setting
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import on_disk

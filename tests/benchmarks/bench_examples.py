@@ -35,9 +35,9 @@ from sae.interpretation.scratch import get_table, put_table
 from sae.interpretation.source_directory import firings_key
 from sae.interpretation.sources import DictionarySource
 from sae.storage import Place
+from sae.store.harvest import HarvestConfig, SubjectProbe, make_plan
 from sae.subject import EMBEDDED_DIRECTORY, Subject
 from sae.tokenization import SubjectTokenizer
-from services.harvester import HarvestConfig, SubjectProbe, make_plan
 from tests.benchmarks.evaluations import Setting, embedded_setting, six_layer_setting
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import InProcess, on_disk

@@ -12,11 +12,11 @@ from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
+from sae.evaluation.evaluate import EvaluationJob
 from sae.storage import Place
+from sae.store.harvest import HarvestConfig, SubjectProbe, make_plan
 from sae.subject import EMBEDDED_DIRECTORY, Subject, SubjectConfig
 from sae.tokenization import SubjectTokenizer
-from services.evaluator import EvaluationJob
-from services.harvester import HarvestConfig, SubjectProbe, make_plan
 from tests.benchmarks.harvests import InProcess
 
 SEQUENCES_PER_FORWARD = 8

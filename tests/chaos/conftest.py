@@ -82,9 +82,9 @@ def harvests(tiny_subject_directory, text_directory, tmp_path):
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory, tiny_subject_directory, tiny_corpus) -> Place:
     """The store that nothing disturbed: every shard in order, by one worker in this process."""
+    from sae.store.harvest import HarvestConfig, HarvestWorker, SubjectProbe, make_plan
     from sae.store.manifest import finish_store, start_store
     from sae.subject import SubjectConfig
-    from services.harvester import HarvestConfig, HarvestWorker, SubjectProbe, make_plan
 
     subject = SubjectConfig(model=str(tiny_subject_directory))
     config = HarvestConfig(**HARVEST)

@@ -12,7 +12,9 @@ from sae.architectures.registry import build_dictionary
 from sae.checkpoint import load_dictionary, save_dictionary
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, PlanError, WidthError
 from sae.execution import PoolOptions
+from sae.interpretation import interpret as interpreter
 from sae.interpretation.controls import ControlsConfig
+from sae.interpretation.interpret import InterpretationConfig, ReadingWorker, interpret
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.planning import InterpretationJob, all_sources
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget, ExampleMix, GraphConfig
@@ -24,8 +26,6 @@ from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
-from services import interpreter
-from services.interpreter import InterpretationConfig, ReadingWorker, interpret
 from services.worker_pool import RayPool
 
 MLP, BEFORE, AFTER = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"

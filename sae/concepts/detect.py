@@ -11,11 +11,11 @@ from sae.concepts.labelled import ConceptsConfig, LabelledTokens, label_tokens, 
 from sae.concepts.report import NEURONS, ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
 from sae.devices import device
 from sae.errors import ConfigError, InputError
+from sae.evaluation.evaluate import load_dictionaries
 from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ranges, with_progress
 from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig, load_tokenizer
-from services.evaluator import load_dictionaries
 
 CodedTokens = tuple[np.ndarray, dict[str, csr_array]]
 """Of the drawn tokens of some sequences: activations `[tokens, d_in]`, and features by dictionary `[tokens, d_sae]`."""

@@ -19,11 +19,11 @@ from sae.log import log
 from sae.monitor import Monitor
 from sae.storage import Place, absolute_url
 from sae.storage.lease import hold_lease
+from sae.store.harvest_worker import HarvestReport, HarvestWorker
 from sae.store.lost import forget_lost, lost_receipts
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
 from sae.store.schema import Compression, StoreDtype
 from sae.subject import Subject, SubjectConfig
-from services.harvest_worker import HarvestReport, HarvestWorker
 
 STAGE = "harvest/tokens"
 Hookpoints = Annotated[list[Name], BeforeValidator(as_list), AfterValidator(refuse_repetition)]

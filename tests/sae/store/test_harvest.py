@@ -16,16 +16,16 @@ import pytest
 import torch
 from ray import cloudpickle
 
-import services.harvester
+import sae.store.harvest
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, InputError, LeaseError, PlanError
 from sae.execution import InProcess, QueueOptions
 from sae.storage import Place
 from sae.storage.lease import hold_lease
+from sae.store.harvest import HarvestConfig, HarvestWorker, SubjectProbe, fill_store, harvest, make_plan
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
 from sae.store.reader import Store
 from sae.store.verification import verify_store
 from sae.subject import Subject, SubjectConfig
-from services.harvester import HarvestConfig, HarvestWorker, SubjectProbe, fill_store, harvest, make_plan
 from services.worker_pool import RayPool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
@@ -143,7 +143,7 @@ def test_resumed_by_more_workers_and_killed_twice_it_is_the_same_store(ray_clust
     monkeypatch.chdir(tmp_path)
     mine = Place("store")
     harvest_here(mine, plan, tiny_corpus, subject, shards=[1, 2])
-    monkeypatch.setattr(services.harvester, "HarvestWorker", KilledTwice)
+    monkeypatch.setattr(sae.store.harvest, "HarvestWorker", KilledTwice)
     watcher = Watcher()
     manifest = harvest(CONFIG, tiny_corpus.place.url, "store", subject, RayPool(watcher))
     assert {path.name for path in tmp_path.glob("killed-*")} == {"killed-forward", "killed-receipt"}

@@ -9,6 +9,7 @@ import torch
 from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
+from sae.concepts.detect import ConceptJob, ConceptOptions, ConceptWorker, detect_concepts
 from sae.concepts.labelled import ConceptsConfig, label_tokens, read_labelled
 from sae.concepts.report import concepts_table
 from sae.errors import ConfigError, HookpointError, InputError, PlanError
@@ -16,7 +17,6 @@ from sae.execution import PoolOptions
 from sae.provenance import described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig
-from services.concept_detector import ConceptJob, ConceptOptions, ConceptWorker, detect_concepts
 
 MLP = "blocks.0.mlp.hook_post"
 OPTIONS = ConceptOptions(context_length=32, sequences_per_forward=4, sequences_per_task=6, num_workers=2, pool=PoolOptions(num_cpus=0.5))

@@ -9,6 +9,7 @@ from sae.architectures.config import ReluConfig, TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
+from sae.evaluation.evaluate import EvaluationConfig, EvaluationJob, EvaluationWorker, density_quantile, evaluate, merge_parts
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.sparsity import DensityHistogram
 from sae.execution import InProcess, PoolOptions
@@ -17,7 +18,6 @@ from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
 from sae.subject import Subject, SubjectConfig
-from services.evaluator import EvaluationConfig, EvaluationJob, EvaluationWorker, density_quantile, evaluate, merge_parts
 from services.worker_pool import RayPool
 
 MLP = "blocks.0.mlp.hook_post"
