@@ -115,9 +115,8 @@ def interpret(
         start_source(output.child(name), plan)
     unfinished = tuple(spec for spec in specs if not output.child(spec.name).exists(SUMMARY_KEY))
     _proved(output, {spec.name: plans[spec.name] for spec in specs if spec not in unfinished})
-    job = InterpretationJob(
-        budget, subject.absolute(), absolute_url(corpus_url), absolute_url(store_url), hookpoint, absolute_url(output_url), unfinished
-    )
+    urls = absolute_url(corpus_url), absolute_url(store_url)
+    job = InterpretationJob(budget, subject.absolute(), *urls, hookpoint, absolute_url(output_url), unfinished)
     if unfinished or not output.exists(VOCABULARY_KEY):
         put_vocabulary(output, load_tokenizer(subject))
     if unfinished:
