@@ -44,6 +44,7 @@ from sae.tables import arrow_table, ipc_bytes
 from sae.tokens_shown import shown_line
 
 CONTEXTS_AT_ONCE = 4096  # worst predictions whose sequences are read together
+MOST_TO_COMPLETE = 3  # tokens after a token that may complete its character: one a byte
 
 
 class EvaluationInputs(Config):
@@ -246,7 +247,7 @@ def _loss_columns(sums: DownstreamSums) -> dict[str, Any]:
 
 
 def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: Sequence[str]) -> dict[str, Any]:
-    contexts = [""] * len(worst.positions)
+    contexts, following = [""] * len(worst.positions), [""] * len(worst.positions)
     order = np.argsort(worst.sequence_ids, kind="stable")
     for start in range(0, len(order), CONTEXTS_AT_ONCE):
         chosen = order[start : start + CONTEXTS_AT_ONCE]
@@ -254,19 +255,27 @@ def _worst_columns(worst: WorstPredictions, corpus: TokenCorpus, token_texts: Se
         sequences = corpus.sequences("held_out", first, last + 1)
         for index in chosen:
             position = int(worst.positions[index])
-            tokens = sequences[worst.sequence_ids[index] - first, max(0, position + 1 - CONTEXT_TOKENS) : position + 1]
-            contexts[index] = "".join(shown_line(token_texts, tokens.tolist()))
+            tokens = sequences[worst.sequence_ids[index] - first].tolist()
+            before, after = tokens[max(0, position + 1 - CONTEXT_TOKENS) : position + 1], tokens[position + 2 :][:MOST_TO_COMPLETE]
+            line = shown_line(token_texts, [*before, int(worst.next_token_ids[index]), *after])
+            contexts[index], following[index] = _split_text(line, len(before))
     return {
         "sequence": worst.sequence_ids.astype(np.uint64),
         "position": worst.positions.astype(np.uint32),
         "context": contexts,
-        "next_token": [token_texts[token] for token in worst.next_token_ids],
+        "next_token": following,
         "token_id": worst.token_ids.astype(np.uint32),
         "next_token_id": worst.next_token_ids.astype(np.uint32),
         "clean": worst.clean,
         "spliced": worst.spliced,
         "kl_divergence": worst.kl_divergence,
     }
+
+
+def _split_text(line: Sequence[str], place: int) -> tuple[str, str]:
+    """Text before a token, and the token's own text: the whole character where it is a part of one."""
+    last = next((end for end in range(place, len(line)) if line[end]), place)
+    return "".join(line[:place]), "".join(line[place : last + 1])
 
 
 def _mean_of_known(values: np.ndarray) -> float | None:

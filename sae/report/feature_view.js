@@ -72,7 +72,7 @@ function spread(pairs, length) {
 
 // The text of tokens that make up one character, or of one token, marked by the strongest of them; activations are given for each.
 function tokenMark(text, shares, guesses, feature, scored) {
-  const shown = visible(text, false);
+  const shown = text === " " ? text : visible(text, false); // in a line a space reads as one
   const [share, guess] = [Math.max(...shares), Math.max(...guesses)];
   if (!share && !guess) return element("span", { class: "token" }, shown);
   const each = (values, say) => values.map(say).join(", ");

@@ -8,11 +8,12 @@ import torch
 from altered import GONE, alterations, sealed_again
 
 from sae.errors import CorruptObjectError, FailureError, InputError, PlanError
+from sae.evaluation.breakdown import WorstPredictions
 from sae.evaluation.passes import evaluate_sequences
-from sae.evaluation.report import EvaluationInputs, build_report, finished_report, read_report, read_table, write_report
+from sae.evaluation.report import EvaluationInputs, _worst_columns, build_report, finished_report, read_report, read_table, write_report
 from sae.evaluation.tables import TABLES
 from sae.storage import Place
-from sae.tokens_shown import shown_line
+from sae.tokens_shown import TokenTexts, shown_line
 
 MLP = "blocks.0.mlp.hook_post"
 INPUTS = EvaluationInputs(subject_digest="s", corpus_digest="c", store_digest="a", dictionary_digest="d", num_sequences=12, seed=0)
@@ -101,6 +102,21 @@ def test_the_worst_stand_where_the_corpus_has_them(subject, tiny_corpus, rough, 
         assert (sequence[row["position"]], sequence[row["position"] + 1]) == (row["token_id"], row["next_token_id"])
         start = max(0, row["position"] - 15)
         assert row["context"] == "".join(shown_line(subject.tokenizer.token_texts, sequence[start : row["position"] + 1].tolist()))
+
+
+def test_the_next_token_is_a_whole_character_where_it_is_a_part_of_one():
+    sequence = np.resize(np.frombuffer("机é".encode(), np.uint8), 12)
+
+    class Bytes:
+        """A corpus of one character after the other, a token each byte."""
+
+        def sequences(self, split, first, last):
+            return sequence[None]
+
+    positions = np.arange(5)
+    worst = WorstPredictions(5, np.zeros(5, np.int64), positions, sequence[:5], sequence[1:6], *(np.zeros(5) for _ in range(3)))
+    columns = _worst_columns(worst, Bytes(), TokenTexts([bytes([value]) for value in range(256)], ()))
+    assert list(zip(columns["context"], columns["next_token"], strict=True)) == [("", "机"), ("", "机"), ("机", "é"), ("机", "é"), ("机é", "机")]
 
 
 # The fields of SAEBench's core results, as its eval_output.py names them.

@@ -12,6 +12,7 @@ from planted_run import HOSTILE, HOSTILE_EXPLANATION, WORDS, write_run
 from sae.records import digests_of
 from sae.report.page import write_report
 from sae.storage import Place
+from sae.visible_text import visible, whole_characters
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `pip install playwright`")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -213,6 +214,18 @@ def test_the_keyboard_goes_through_the_features(open_page):
     page.keyboard.press("/")
     page.keyboard.type("j")
     assert page.input_value("#search") == "j"
+
+
+def test_the_page_shows_tokens_as_visible_text_has_them(open_page):
+    page = open_page("#topk/0")
+    line = ["a", "", "机", "ह", "ि", "👨", "\u200d", "👩", "🇩", "🇪", "🇫", "🇷", " ", "\u0301", "x\u200b\u202e\n", "می\u200cخ", "⟦</s>⟧", "\u0301"]
+    groups = page.evaluate("line => wholeCharacters(line)", line)
+    assert groups == [list(group) for group in whole_characters(line)]
+    assert page.evaluate("line => line.map((text) => visible(text, false))", line) == ["·" if text == " " else visible(text) for text in line]
+    mark = page.evaluate("() => tokenMark('机', [0, 0.5], [0, 0], { m: 2 }, false).outerHTML")
+    assert ">机</mark>" in mark
+    assert "activation 0 (0 % of its maximum), 1 (50 % of its maximum); 2 tokens" in mark
+    assert page.evaluate("() => quoting('on `שלום` (2)').map((part) => part.outerHTML || part)") == ["on ", "<bdi>`שלום`</bdi>", " (2)"]
 
 
 def test_hostile_texts_stay_text(open_page):
