@@ -2,7 +2,9 @@
 
 A document is held out if the digest of its normal form lies below a threshold. The normal form keeps letters and digits alone, in Unicode's
 compatibility form (NFKC) and without case: documents that differ in white space, line ends, punctuation, case or the encoding of accents fall
-on one side. The threshold is `held_out_fraction`, so another corpus that holds the same document puts it on the same side.
+on one side. Documents with one body under different headers do not: no part of a text says which of its words are a header, and a rule that
+took the longest part for the body would put all short documents with a common header on one side. The threshold is `held_out_fraction`, so
+another corpus that holds the same document puts it on the same side.
 
 A small corpus is the exception: where the first documents do not fill both splits, the whole corpus is ranked by digest and the lowest
 are held out, so that neither split is empty by chance. Where there are fewer documents than one in `1 / held_out_fraction` (one book, two

@@ -96,8 +96,9 @@ def peaks_of(pool: ExamplePool, feature: int, firings: FeatureFirings) -> list[P
 
 
 def learn_by_ablation(reader: ModelReader, peaks: Sequence[Peak], max_patterns: int) -> dict[int, TokenGraph]:
-    """The graph of every feature that has a peak."""
-    pruned = _prune(reader, peaks)
+    """The graph of every feature that has a peak; without patterns where no peak fires in its context alone."""
+    # A peak that needs a longer context than `LONGEST` does not fire in the longest: it would give a pattern that predicts 0 and hides shorter ones.
+    pruned = [peak for peak in _prune(reader, peaks) if peak.activation > 0]
     important = _important(reader, pruned)
     measured: dict[int, dict[tuple[int, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
     for peak, kept in zip(pruned, important, strict=True):
@@ -105,7 +106,7 @@ def learn_by_ablation(reader: ModelReader, peaks: Sequence[Peak], max_patterns: 
     for peak, kept, varied, activation in _augment(reader, pruned, important):
         if activation >= KEPT * peak.activation:
             measured[peak.feature][_masked(varied, kept)].append(activation)
-    return {feature: _graph(patterns, max_patterns) for feature, patterns in measured.items()}
+    return {feature: _graph(measured[feature], max_patterns) for feature in {peak.feature for peak in peaks}}
 
 
 def _prune(reader: ModelReader, peaks: Sequence[Peak]) -> list[Peak]:

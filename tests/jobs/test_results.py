@@ -2,12 +2,12 @@
 
 import pytest
 
-from jobs.results import evaluation_lines, latest_lines
+from jobs.results import evaluation_lines, explanation_lines, interpretation_lines, latest_lines
 from jobs.show import show_run
 from sae.report.gather import summarise
 from sae.storage import Place
-from tests.planted_records import write_evaluation
-from tests.planted_run import write_run
+from tests.planted_records import alter_summary, write_evaluation
+from tests.planted_run import write_run, write_words
 
 
 @pytest.fixture
@@ -35,6 +35,30 @@ def test_a_run_shows_what_was_measured_since_the_report_and_says_so(run):
     lines = latest_lines(run)
     assert any(line.startswith("imported") for line in lines)
     assert lines[-1] == "the report lacks imported: run `monosem report` again"
+
+
+def test_interpretation_in_words_ends_with_explanations_questions_tokens_and_money(run):
+    assert explanation_lines(run) == []
+    write_words(run, "topk", 8)
+    [line, unread, end] = explanation_lines(run)
+    words = run.get_sealed("interpretation/topk/summary.json")["language_model"]
+    explained, wanted = (words["explainers"]["highlights"][name] for name in ("num_explained", "num_features"))
+    assert line == f"language model: {explained} of {wanted} explanations, 500 requests, 90,000 tokens sent and 10,000 received, $0.25"
+    assert unread == "20 of 1,000 answers could not be read; they are left out of the scores"
+    assert end == ""
+    assert interpretation_lines(run)[-3:] == [line, unread, end]
+
+
+def test_a_language_model_that_explained_little_is_warned_of_and_small_costs_are_not_shown_as_none(run):
+    write_words(run, "topk", 8)
+    words = run.get_sealed("interpretation/topk/summary.json")["language_model"]
+    words["explainers"]["highlights"] |= {"num_explained": 0}
+    alter_summary(run, "topk", language_model=words | {"cost": 0.0015, "num_unread": 0})
+    [line, warning, _] = explanation_lines(run)
+    wanted = words["explainers"]["highlights"]["num_features"]
+    assert f"0 of {wanted} explanations" in line
+    assert not line.endswith("$0.00")
+    assert warning.startswith(f"WARNING: {wanted} of {wanted} explanations could not be read")
 
 
 def test_nothing_is_shown_before_an_evaluation(tmp_path):

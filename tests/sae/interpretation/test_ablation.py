@@ -41,6 +41,16 @@ def test_contexts_are_pruned_unimportant_tokens_ignored_and_substitutes_kept_whe
     assert {pattern.tokens: pattern.mean for pattern in graph.patterns} == {(11, IGNORED, 12): 4.0, (11, IGNORED, 13): 4.0}
 
 
+def test_a_peak_that_fires_in_no_context_that_is_tried_gives_no_pattern():
+    """Without its 11, which stands too far back, the feature does not fire on 13; a pattern of 0 would also hide those of other peaks."""
+    far, near = Peak(7, (5, 6, 13), 4.0), Peak(7, (3, 11, 8, 12), 4.0)
+    assert learn_by_ablation(RuleReader(), [far, near], 10)[7].patterns == learn_by_ablation(RuleReader(), [near], 10)[7].patterns
+    alone = learn_by_ablation(RuleReader(), [far], 10)[7]
+    assert alone.patterns == []
+    np.testing.assert_array_equal(alone.predict(np.array([[5, 6, 13]])), [[0, 0, 0]])
+    assert explain(alone, planted.TEXTS)
+
+
 def test_it_predicts_by_the_pattern_that_names_most_tokens(graph):
     tokens = np.array([[11, 3, 12, 12], [2, 11, 9, 13], [12, 4, 4, 11]])
     np.testing.assert_array_equal(graph.predict(tokens), [[0, 0, 4, 0], [0, 0, 0, 4], [0, 0, 0, 0]])
