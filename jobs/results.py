@@ -6,9 +6,10 @@ from sae.concepts.report import REPORT_KEY, concepts_table, read_concepts
 from sae.corpus.packing import TokenCorpus
 from sae.interpretation.comparison import COMPARISON_KEY, comparison_table, read_comparison
 from sae.interpretation.summary_record import read_summary
-from sae.report.gather import gather, summarise
+from sae.report.gather import gather
 from sae.report.numbers import dollars
 from sae.report.run_records import SUMMARY_KEY, read_run_summary
+from sae.report.summary import summarise
 from sae.report.verdicts import verdicts
 from sae.storage import Place
 

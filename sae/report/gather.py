@@ -1,4 +1,4 @@
-"""Reading a run directory: whatever its stages have left so far, proved, and its sum, `summary.json`."""
+"""Reading a run directory: whatever its stages have left so far, proved."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,28 +16,14 @@ from sae.interpretation.source_directory import features_table, read_source
 from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.provenance import check_dictionary
 from sae.records import check_name
-from sae.report.run_records import RunSummary, read_configuration, read_stages
+from sae.report.run_records import read_configuration, read_stages
 from sae.storage import Place
 from sae.store.manifest import StoreManifest, read_manifest
 from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, read_events, read_log, read_result
 
 Json = dict[str, Any]
 NOT_DICTIONARIES = {"state"}
-EVALUATED = (
-    "loss_recovered_zero",
-    "loss_recovered_zero_interval",
-    "loss_recovered_mean",
-    "loss_recovered_mean_interval",
-    "cross_entropy",
-    "l0",
-    "fvu",
-    "dead_fraction",
-    "dead_window_vectors",
-    "silent_fraction",
-    "num_tokens",
-)
 TRAINED = ("dead_fraction", "dead_window_vectors")  # figures that training measures, on its last vectors
-EXPLAINED = ("explanation_score_median", "explanation_score_interval", "num_examined", "num_live", "num_scored")
 LABELS = {
     "neurons": "neurons",
     "random_directions": "random directions",
@@ -175,37 +161,6 @@ def gather(run: Place) -> RunRecord:
     )
 
 
-def summarise(
-    run: Place, wall_seconds: float | None = None, peak_rss_bytes: int | None = None, versions: Json | None = None, seeds: Json | None = None
-) -> Json:
-    """Sum a run directory up, as `summary.json` does; figures whose stage has not run are null.
-
-    Args:
-        run: the run directory.
-        wall_seconds: how long the run took; by default the sum over the stages recorded in `stages.json`.
-        peak_rss_bytes: the largest resident memory of all its processes together; by default that of the largest stage.
-        versions: name of a package -> its version; by default the recorded ones.
-        seeds: name of a stage -> its seed; by default the recorded ones.
-
-    Raises:
-        InputError: the run holds nothing to sum up.
-    """
-    record = gather(run)
-    recorded = record.stages or {"stages": {}, "versions": {}, "seeds": {}}
-    costs = list(recorded["stages"].values())
-    summary = RunSummary.parse(
-        {
-            "dictionaries": [_summary_of(dictionary, record) for dictionary in record.dictionaries],
-            "baselines": {source.name: _explained(source) for source in record.sources if source.control},
-            "wall_seconds": wall_seconds if wall_seconds is not None or not costs else sum(cost["seconds"] for cost in costs),
-            "peak_rss_bytes": peak_rss_bytes if peak_rss_bytes is not None or not costs else max(cost["peak_rss_bytes"] for cost in costs),
-            "versions": versions or recorded["versions"],
-            "seeds": seeds or recorded["seeds"],
-        }
-    )
-    return summary.model_dump(mode="json")
-
-
 def value_at(values: Json | None, path: str) -> Any:
     """The value at a dotted path; None where nothing was measured (`values` is None or empty), or where a value on the path is null.
 
@@ -229,25 +184,6 @@ def figure_of(dictionary: TrainedDictionary, path: str) -> Any:
         InputError: as `value_at`.
     """
     return value_at(dictionary.result if path in TRAINED else dictionary.evaluation, path)
-
-
-def _summary_of(dictionary: TrainedDictionary, record: RunRecord) -> Json:
-    config, report = dictionary.config, dictionary.evaluation
-    source = next((source for source in record.sources if source.name == dictionary.name), None)
-    return {
-        "name": dictionary.name,
-        "architecture": value_at(config or report, "architecture"),
-        "d_in": value_at(config or report, "d_in"),
-        "d_sae": value_at(config, "config.d_sae") if config else value_at(report, "d_sae"),
-        "vectors": value_at(dictionary.result, "vectors"),
-        "training_seconds": value_at(dictionary.result, "wall_seconds"),
-        **{key: figure_of(dictionary, key) for key in EVALUATED},
-        **_explained(source),
-    }
-
-
-def _explained(source: ExplainedSource | None) -> Json:
-    return {key: value_at(source.summary, key) if source else None for key in EXPLAINED}
 
 
 def _dictionary_names(keys: set[str], configured: list[str]) -> list[str]:

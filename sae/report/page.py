@@ -20,13 +20,14 @@ from sae.report.charts import cross_entropy, density_histograms, score_distribut
 from sae.report.comparisons import comparisons
 from sae.report.concept_table import concept_table
 from sae.report.features import BrowserConfig, compressed, feature_data
-from sae.report.gather import Json, RunRecord, gather, summarise
+from sae.report.gather import Json, RunRecord, gather
 from sae.report.glossary import glossary
 from sae.report.held_out import COLUMNS, held_out_rows
 from sae.report.numbers import SCORE_COLUMNS, groups_of_numbers, score_rows
 from sae.report.people import People, people_section
 from sae.report.script import own_file, page_script, script_digest
 from sae.report.story import facts, findings, heading, lead, measured_on, origin, scoring_text
+from sae.report.summary import summarise
 from sae.report.training_charts import training_page
 from sae.report.verdicts import verdicts
 from sae.report.vocabulary import run_vocabulary

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.results import evaluation_lines, explanation_lines, interpretation_lines, latest_lines
 from jobs.show import show_run
-from sae.report.gather import summarise
+from sae.report.summary import summarise
 from sae.storage import Place
 from tests.planted_records import alter_summary, write_evaluation
 from tests.planted_run import write_run, write_words

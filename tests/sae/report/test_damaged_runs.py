@@ -13,8 +13,9 @@ from sae.interpretation.comparison import ComparisonRecord
 from sae.records import digests_of, put_record
 from sae.report import numbers
 from sae.report.figures import GROUPS, Figure
-from sae.report.gather import TrainedDictionary, gather, summarise, value_at
+from sae.report.gather import TrainedDictionary, gather, value_at
 from sae.report.page import write_report
+from sae.report.summary import summarise
 from sae.storage import Place
 
 SEALED = (

@@ -4,7 +4,7 @@ import pytest
 from planted_records import write_evaluation
 from planted_run import write_dictionary
 
-from sae.report.gather import summarise
+from sae.report.summary import summarise
 from sae.storage import Place
 
 
