@@ -16,7 +16,7 @@ DOWNLOAD_BYTES = 8 * 2**20  # one ranged GET (sae.store.download.RANGE_BYTES)
 class PlanConfig(Config):
     """What a cluster costs and its network carries. All money in one currency; 0 costs nothing."""
 
-    gpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a GPU for an hour, the CPUs beside it not counted")
+    gpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a GPU for an hour, without its CPUs")
     cpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a CPU for an hour")
     gb_month: Real = Field(0.0, ge=0, le=10**6, description="price of a gigabyte in the store for a month")
     months: Real = Field(1.0, ge=0, le=1200, description="months that the store is kept")

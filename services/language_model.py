@@ -27,7 +27,7 @@ URL_VARIABLE, OWN_URL = "OPENAI_BASE_URL", "https://api.openai.com/v1"
 FIRST_WAIT_SECONDS, LONGEST_BACKOFF_SECONDS = 0.5, 60.0
 PROBE_ATTEMPTS = 3  # where nothing answers, or no chat endpoint does: more seldom helps
 MOST_IN_A_ROW = 20  # questions without an answer: then it is not the questions
-AGAIN = "the same command goes on where this one stopped"
+AGAIN = "run the same command again to continue"
 PROBE = Request("probe", ({"role": "user", "content": "Answer with the one word: ready"},), 16, 2)
 
 ErrorKind = Literal["rate_limited", "server", "timeout", "connection", "malformed"]
@@ -213,7 +213,9 @@ class LanguageModel:
         if found.verdict == "not_there":
             raise InputError(f"{self.url} does not know the model, or is no chat endpoint ({found.text}): check model and base_url")
         if found.verdict == "no_money":
-            raise InputError(f"{self.url} says that the account has nothing left ({found.text}): what is explained stays, the same command goes on")
+            raise InputError(
+                f"{self.url} says that the account has nothing left ({found.text}): what is explained is kept. Add credit and run it again"
+            )
 
     def _key_refused(self, found: Judgement) -> str:
         held = f"the key in {KEY_VARIABLE}" if self._key else f"requests without a key (set {KEY_VARIABLE})"

@@ -14,7 +14,7 @@ class TrainerOptions(Config):
 
     num_workers: PositiveInt = Field(1, le=1024, description="training workers")
     min_workers: PositiveInt | None = Field(
-        None, le=1024, description="fewest workers to go on with where nodes are lost; null waits for all num_workers"
+        None, le=1024, description="fewest workers to continue with after nodes were lost; null waits for all num_workers"
     )
     parallel: Literal["dictionaries", "data", "features"] = Field(
         "dictionaries",
@@ -27,7 +27,7 @@ class TrainerOptions(Config):
     labels: Labels = Field({}, description="labels that a Ray node must have to be given a worker, as a node group's")
     max_failures: int = Field(3, ge=0, le=1000, description="restarts after a worker died or failed")
     log_to: Annotated[tuple[SinkName, ...], AfterValidator(refuse_repetition)] = Field(
-        (), description="tools that get live curves beside Prometheus: tensorboard, wandb (extras of this package)"
+        (), description="tools that get live curves in addition to Prometheus: tensorboard, wandb (extras of this package)"
     )
 
     @model_validator(mode="after")

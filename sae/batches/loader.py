@@ -132,7 +132,7 @@ class Batches:
         parts = [self._slices(n) if whole else part_of(self._slices(n), *self.span) for n in numbers]
         shards = list(dict.fromkeys(shard for part in parts for shard, _, _ in part))
         if not self.store.wait(self.hookpoint, shards, ended):
-            raise InterruptedError("nobody wants the batches any more")
+            raise InterruptedError("the batch iterator was closed")
         rows = dict(zip(shards, self.store.open(self.hookpoint, shards), strict=True))
         batches = [self._buffers.take() for _ in numbers]
         wanted: list[tuple[Slice, Tensor]] = []

@@ -35,7 +35,7 @@ class ConceptsConfig(Config):
     sequences_per_label: PositiveInt = Field(128, ge=2, le=10**6, description="sequences of each label in either half, at most")
     tokens_per_sequence: PositiveInt = Field(16, le=2**20, description="tokens drawn from each sequence, at most")
     probe_sizes: Annotated[list[Annotated[PositiveInt, Field(le=4096)]], AfterValidator(refuse_repetition)] = Field(
-        [2, 5], max_length=16, description="k of the k-sparse probes beside single features and neurons"
+        [2, 5], max_length=16, description="k of the k-sparse probes, in addition to single features and neurons"
     )
     seed: Seed = Field(0, description="seed of the draws and of the bootstrap")
 

@@ -37,7 +37,7 @@ class BrowserConfig(Config):
     features_per_source: PositiveInt = Field(1000, le=10**6, description="features of each source, at most")
     top_examples: NonNegativeInt = Field(8, le=1000, description="strongest examples of a feature")
     examples_per_interval: NonNegativeInt = Field(1, le=1000, description="examples of each activation interval")
-    scoring_examples: NonNegativeInt = Field(8, le=1000, description="examples with predicted beside true activations")
+    scoring_examples: NonNegativeInt = Field(8, le=1000, description="examples that show predicted and true activations")
     patterns: NonNegativeInt = Field(10, le=1000, description="patterns of an explanation, strongest first")
     logits: NonNegativeInt = Field(8, le=1000, description="most raised and most lowered tokens, each")
     max_data_bytes: PositiveInt = Field(

@@ -35,7 +35,7 @@ class TrainingConfig(Config):
         2, le=100, description="training states kept of each dictionary; one that is damaged gives way to the one before it"
     )
     dead_window_vectors: PositiveInt = Field(
-        500_000, le=10**12, description="silent for so many vectors means dead, in the log and for auxiliary losses"
+        500_000, le=10**12, description="a feature that is silent for this many vectors counts as dead, in the log and for auxiliary losses"
     )
 
     @field_validator("dictionaries", mode="before")

@@ -138,7 +138,7 @@ def test_a_reply_that_does_not_come_is_a_time_out():
 def test_patience_ends():
     endpoint, [error] = ask(lambda _: Answer("down for repair", status=502), question(), limits=RequestLimits(attempts=3))
     assert isinstance(error, FailureError)
-    assert "failed 3 times (HTTP 502: down for repair): the same command goes on" in str(error)
+    assert "failed 3 times (HTTP 502: down for repair): run the same command again" in str(error)
     assert len(endpoint.questions) == 3
 
 

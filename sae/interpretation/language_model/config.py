@@ -128,7 +128,7 @@ class LanguageModelConfig(Config):
     examples_per_request: PositiveInt = Field(5, le=1000, description="scoring examples in one request")
     max_features: NonNegativeInt = Field(50, le=10**6, description="features of each source to explain, a seeded sample of those that fire")
     max_cost: Real | None = Field(
-        None, gt=0, le=10**7, description="US dollars this output may cost in all; reaching it ends the work, raising it goes on"
+        None, gt=0, le=10**7, description="US dollars this output may cost in all; the work ends when it is reached; raise it to continue"
     )
     prices: Prices = Field(Prices(), description="what the endpoint charges")
     replies: ReplyOptions = Field(ReplyOptions(), description="what every request asks for")

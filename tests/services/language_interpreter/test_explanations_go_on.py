@@ -46,7 +46,7 @@ def test_an_endpoint_that_dies_loses_no_answer(output):
     def rule(question):
         return Answer("gone", status=503) if question.number >= 20 else planted.honest(question)
 
-    with pytest.raises(FailureError, match=r"failed 2 times \(HTTP 503: gone\): the same command goes on") as died:
+    with pytest.raises(FailureError, match=r"failed 2 times \(HTTP 503: gone\): run the same command again") as died:
         explain(output, rule, limits=RequestLimits(attempts=2))
     assert all("language_model" in output.child(name).get_json("summary.json") for name in ("topk", "neurons"))
     endpoint, summaries = explain(output, planted.honest)
