@@ -12,6 +12,7 @@ from sae.report.run_records import SUMMARY_KEY, read_run_summary
 from sae.report.summary import summarise
 from sae.report.verdicts import verdicts
 from sae.storage import Place
+from sae.units import NEURONS, shown_source
 
 FEWEST_EXPLAINED = 0.5  # below this share of features explained, a run ends with a warning
 OTHER_TEXT = "other_text"
@@ -20,7 +21,7 @@ OTHER_TEXT = "other_text"
 def results_table(run: Place) -> list[str]:
     """The lines of the table: one row a dictionary, one a baseline; then differences, time, memory and where the report lies."""
     summary = read_run_summary(run).model_dump(mode="json")
-    lines = [*warning_lines(run), *figures_table(summary), "", *interpretation_lines(run)]
+    lines = [*warning_lines(run), *figures_table(summary, _hookpoint(run)), "", *interpretation_lines(run)]
     if summary["wall_seconds"] is not None and summary["peak_rss_bytes"] is not None:
         lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
     return [*lines, f"report: {run.url}/report.html"]
@@ -30,7 +31,7 @@ def evaluation_lines(run: Place) -> list[str]:
     """The table of what was measured so far, without a report; nothing before an evaluation."""
     if not _evaluated(run):
         return []
-    return [*warning_lines(run), *figures_table(summarise(run)), "", *other_text_lines(run), *concept_lines(run)]
+    return [*warning_lines(run), *figures_table(summarise(run), _hookpoint(run)), "", *other_text_lines(run), *concept_lines(run)]
 
 
 def warning_lines(run: Place) -> list[str]:
@@ -46,7 +47,7 @@ def other_text_lines(run: Place) -> list[str]:
         place = run.child(OTHER_TEXT, key)
         if _evaluated(place):
             text = ", ".join(TokenCorpus(place.child("corpus")).manifest.config.text)
-            lines += [f"on {text}:", *figures_table(summarise(place)), ""]
+            lines += [f"on {text}:", *figures_table(summarise(place), _hookpoint(place)), ""]
     return lines
 
 
@@ -60,8 +61,8 @@ def latest_lines(run: Place) -> list[str]:
     return [*results_table(run), *other_text_lines(run), *concept_lines(run)]
 
 
-def figures_table(summary: dict[str, Any]) -> list[str]:
-    """One row a dictionary, one a baseline, under a header."""
+def figures_table(summary: dict[str, Any], hookpoint: str) -> list[str]:
+    """One row a dictionary, one a baseline, under a header; `hookpoint` is that of the baselines."""
     columns = ("dictionary", "L0", "FVU", "loss recovered (zero)", "(mean)", "dead", "explanation score")
     rows = [columns]
     for entry in summary["dictionaries"]:
@@ -74,7 +75,7 @@ def figures_table(summary: dict[str, Any]) -> list[str]:
                 _number(entry["loss_recovered_mean"]), _percent(entry["dead_fraction"]), score,
             )
         )  # fmt: skip
-    rows += [(name, "", "", "", "", "", _score(entry)) for name, entry in summary["baselines"].items()]
+    rows += [(shown_source(name, hookpoint), "", "", "", "", "", _score(entry)) for name, entry in summary["baselines"].items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("─" * width for width in widths))
@@ -90,7 +91,9 @@ def concept_lines(run: Place) -> list[str]:
 def comparison_lines(run: Place) -> list[str]:
     """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
     place = run.child("interpretation")
-    return comparison_table(read_comparison(place).model_dump(mode="json")["rows"]) if place.exists(COMPARISON_KEY) else []
+    if not place.exists(COMPARISON_KEY):
+        return []
+    return comparison_table(read_comparison(place).model_dump(mode="json")["rows"], _hookpoint(run))
 
 
 def explanation_lines(run: Place) -> list[str]:
@@ -118,6 +121,12 @@ def explanation_lines(run: Place) -> list[str]:
 def interpretation_lines(run: Place) -> list[str]:
     """The end of `interpret`: comparisons of the scores, then the language model's work."""
     return [*comparison_lines(run), *explanation_lines(run)]
+
+
+def _hookpoint(run: Place) -> str:
+    """Where the baselines of a run were interpreted; the empty string before they were."""
+    place = run.child("interpretation", NEURONS)
+    return read_summary(place).hookpoint if place.exists("summary.json") else ""
 
 
 def _evaluated(run: Place) -> set[str]:

@@ -8,7 +8,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 
 from sae.concepts.detectors import Units, feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens, label_tokens, read_labelled
-from sae.concepts.report import NEURONS, ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
+from sae.concepts.report import ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
 from sae.devices import device
 from sae.errors import ConfigError, InputError
 from sae.evaluation.evaluate import load_dictionaries
@@ -16,6 +16,7 @@ from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ran
 from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place
 from sae.subject import Subject, SubjectConfig, load_tokenizer
+from sae.units import NEURONS
 
 CodedTokens = tuple[np.ndarray, dict[str, csr_array]]
 """Of the drawn tokens of some sequences: activations `[tokens, d_in]`, and features by dictionary `[tokens, d_sae]`."""

@@ -32,8 +32,8 @@ from sae.errors import PlanError
 from sae.records import check_objects, get_record, put_record
 from sae.storage import Place, sha256_hex
 from sae.tables import ipc_bytes
+from sae.units import NEURONS, shown_source, unit_name
 
-NEURONS = "neurons"
 REPORT_KEY, DETECTORS_KEY = "concepts.json", "detectors.arrow"
 
 
@@ -185,26 +185,29 @@ def finished_concepts(place: Place, inputs: ConceptInputs) -> ConceptReport | No
 def concepts_table(report: ConceptReport) -> str:
     """The report for people: the best single unit of every label and source, then the mean F1 of every kind of detector."""
     rows: list[tuple[str, ...]] = [("label", "source", "unit", "F1 [95 %]", "sensitivity", "specificity", "proxy r")]
+    hookpoint = report.inputs.hookpoint
     for label in report.labels:
         for source in report.sources:
             best = next(each for each in source.detectors if each.kind == "single" and each.label == label.label)
             low, high = best.f1_interval
             rows.append(
                 (
-                    label.label if source is report.sources[0] else "", source.source, f"{'−' if best.signs[0] < 0 else ''}{best.units[0]}",
+                    label.label if source is report.sources[0] else "", shown_source(source.source, hookpoint),
+                    f"{'−' if best.signs[0] < 0 else ''}{best.units[0]}",
                     f"{best.f1:.3f} [{low:.3f}, {high:.3f}]", f"{best.sensitivity:.3f}", f"{best.specificity:.3f}",
                     "–" if best.proxy_correlation is None else f"{best.proxy_correlation:.2f}",
                 )
             )  # fmt: skip
         rows.append(("", "(found everywhere)", "", f"{label.chance_f1:.3f}", "1.000", "0.000", ""))
     lines = _aligned(rows)
-    lines += ["", *_aligned([("mean F1 over labels", "detector", "F1 [95 %]", "less the neurons' [95 %]"), *_means(report)])]
+    lines += ["", *_aligned([("mean F1 over labels", "detector", "F1 [95 %]", f"less the {unit_name(hookpoint)}' [95 %]"), *_means(report)])]
     return "\n".join(lines)
 
 
 def _means(report: ConceptReport) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for source in report.sources:
+        name = shown_source(source.source, report.inputs.hookpoint)
         for kind, each in source.kinds.items():
             low, high = each.mean_f1_interval
             beside = "–"
@@ -212,7 +215,7 @@ def _means(report: ConceptReport) -> list[tuple[str, ...]]:
                 below, above = each.minus_neurons_interval
                 verdict = "higher" if below > 0 else "lower" if above < 0 else "within noise"
                 beside = f"{each.minus_neurons:+.3f} [{below:+.3f}, {above:+.3f}] {verdict}"
-            rows.append((source.source, kind.replace("_", " "), f"{each.mean_f1:.3f} [{low:.3f}, {high:.3f}]", beside))
+            rows.append((name, kind.replace("_", " "), f"{each.mean_f1:.3f} [{low:.3f}, {high:.3f}]", beside))
     return rows
 
 

@@ -17,6 +17,7 @@ from sae.interpretation.scoring import BOOTSTRAP_DRAWS, CONFIDENCE
 from sae.records import Record, get_record, put_record
 from sae.storage import Place, sha256_hex
 from sae.tables import parquet_rows
+from sae.units import shown_source
 
 COMPARISON_KEY = "comparison.json"
 LINE = 120  # characters that most terminals show
@@ -95,14 +96,14 @@ def bootstrap_medians(draws: np.ndarray, seed: int) -> np.ndarray:
     return np.median(draws[features, examples], axis=1)
 
 
-def comparison_table(rows: list[dict[str, Any]]) -> list[str]:
+def comparison_table(rows: list[dict[str, Any]], hookpoint: str) -> list[str]:
     """The comparison in words, some lines for each dictionary and part: differences beyond noise with their interval, the others by name."""
     lines: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["within_noise"] is None:
             continue
         low, high = row["interval"]
-        other = row["source"].replace("_", " ")
+        other = shown_source(row["source"], hookpoint).replace("_", " ")
         said = f"within noise of {other}" if row["within_noise"] else f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {other}"
         lines.setdefault((row["dictionary"], row["features"]), []).append(said)
     names = {"all": "all features", "single_token": "single-token ones", "multiple_tokens": "the others"}

@@ -15,12 +15,13 @@ from sae.interpretation.controls import DEFAULT_K, FITTED, ControlKind, Controls
 from sae.interpretation.passages import passage_ids
 from sae.interpretation.records import Budget
 from sae.interpretation.source_directory import SourcePlan
-from sae.interpretation.sources import NEURONS, SourceSpec, examined_features
+from sae.interpretation.sources import SourceSpec, examined_features
 from sae.provenance import DescribedDictionaries, check_dictionaries, check_dictionary, described_dictionaries
 from sae.records import Record, as_record
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.subject import SubjectConfig
+from sae.units import NEURONS
 
 SPLITS: dict[str, Split] = {"explanation": "train", "scoring": "held_out"}
 SHUFFLED = "shuffled_"

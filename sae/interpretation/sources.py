@@ -19,7 +19,6 @@ from sae.kernels.candidates import fastest_dtype
 from sae.storage import Place
 from sae.subject import SubjectConfig
 
-NEURONS = "neurons"
 SourceKind = Literal["dictionary", "neurons", "random_directions", "pca", "ica", "nmf", "random_dictionary", "shuffled_model"]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sae.report.gather import Json, RunRecord
 from sae.report.numbers import Cell, shown, shown_interval
+from sae.units import shown_source, unit_name
 
 KINDS = {"single": "best one"}
 
@@ -18,12 +19,14 @@ class ConceptTable:
         sources: neurons first, then dictionaries.
         labels: rows of (label, F1 of saying it everywhere, cells: of each source F1, and the unit with its other figures).
         means: rows of (source, detector, cells: mean F1, difference to the neurons, verdict).
+        units: the word for neurons at this hookpoint.
     """
 
     says: str
     sources: list[str]
     labels: list[tuple[str, str, list[Cell]]]
     means: list[tuple[str, str, list[Cell]]]
+    units: str
 
 
 def concept_table(record: RunRecord) -> ConceptTable | None:
@@ -34,14 +37,16 @@ def concept_table(record: RunRecord) -> ConceptTable | None:
 def _table(concepts: Json) -> ConceptTable:
     sources: list[Json] = concepts["sources"]
     labels = [(each["label"], shown(each["chance_f1"], "fixed"), _best(sources, each["label"])) for each in concepts["labels"]]
-    means = [(source["source"], _kind(kind), _mean(figures)) for source in sources for kind, figures in _kinds(source)]
+    hookpoint = concepts["inputs"]["hookpoint"]
+    units, names = unit_name(hookpoint), [shown_source(source["source"], hookpoint) for source in sources]
+    means = [(name, _kind(kind), _mean(figures)) for name, source in zip(names, sources, strict=True) for kind, figures in _kinds(source)]
     tokens = [sum(each[key] for each in concepts["labels"]) for key in ("selection_tokens", "held_out_tokens")]
     says = (
         f"For each of {len(labels)} labels the unit that tells it best was chosen, with its threshold, on {tokens[0]:,} tokens of labelled text, and "
-        f"measured on {tokens[1]:,} others, from other documents. Unit: number of the feature or neuron (− for what a neuron has below zero), below "
-        f"it sensitivity / specificity / correlation of its activation with the proxy."
+        f"measured on {tokens[1]:,} others, from other documents. Unit: number of the feature or of one of the {units} (− for values below zero), "
+        f"below it sensitivity / specificity / correlation of its activation with the proxy."
     )
-    return ConceptTable(says, [source["source"] for source in sources], labels, means)
+    return ConceptTable(says, names, labels, means, units)
 
 
 def _best(sources: list[Json], label: str) -> list[Cell]:

@@ -20,6 +20,7 @@ from sae.report.run_records import read_configuration, read_stages
 from sae.storage import Place
 from sae.store.manifest import StoreManifest, read_manifest
 from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, read_events, read_log, read_result
+from sae.units import shown_source
 
 Json = dict[str, Any]
 NOT_DICTIONARIES = {"state"}
@@ -245,7 +246,7 @@ def _read_source(run: Place, name: str, dictionaries: list[TrainedDictionary]) -
     return ExplainedSource(
         name=name,
         color=names.index(name) if name in names else NEURON_COLOR if name == "neurons" else CONTROL_COLOR,
-        label=LABELS.get(name, trained) if summary.control else name,
+        label=shown_source(LABELS.get(name, trained), summary.hookpoint) if summary.control else name,
         control=summary.control,
         summary={"language_model": None} | summary.model_dump(mode="json"),
         feature=table["feature"].to_numpy(),

@@ -31,8 +31,8 @@ EXPLANATIONS = (
     _figure(
         "Controls",
         "What chance, or a cheaper method, scores with the same text, examples and explainer.",
-        "neurons; random directions; principal and independent components; NMF; a dictionary with random weights; a dictionary of the model "
-        "with the entries of each weight matrix shuffled",
+        "neurons, or coordinates where there are none; random directions; principal and independent components; NMF; a dictionary with random "
+        "weights; a dictionary of the model with the entries of each weight matrix shuffled",
         f"{TM}; Cunningham et al. 2023 (arXiv 2309.08600)",
     ),
 )

@@ -86,7 +86,7 @@ def scoring_text() -> str:
     return (
         "An explanation is made without a language model: a short list of token patterns, learned from the training text, that predicts how "
         "strongly a feature fires. Its score is the rank correlation (Spearman) of predicted and true activations on examples of held-out text; "
-        "0 is no better than a constant. Neurons and controls get explanations from the same amount of text in the same way. "
+        "0 is no better than a constant. Controls (single neurons or coordinates too) are explained from the same amount of text in the same way. "
         "Features that fire on a single token are easy to explain, so medians are given with and without them."
     )
 

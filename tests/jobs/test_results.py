@@ -4,6 +4,7 @@ import pytest
 
 from jobs.results import evaluation_lines, explanation_lines, interpretation_lines, latest_lines
 from jobs.show import show_run
+from sae.report.gather import gather
 from sae.report.summary import summarise
 from sae.storage import Place
 from tests.planted_records import alter_summary, write_evaluation
@@ -59,6 +60,18 @@ def test_a_language_model_that_explained_little_is_warned_of_and_small_costs_are
     assert f"0 of {wanted} explanations" in line
     assert not line.endswith("$0.00")
     assert warning.startswith(f"WARNING: {wanted} of {wanted} explanations could not be read")
+
+
+def test_only_an_mlp_has_neurons(run):
+    assert any(line.startswith("neurons") for line in latest_lines(run))
+    for source in ("neurons", "random_directions", "relu", "topk"):
+        alter_summary(run, source, hookpoint="blocks.0.hook_resid_post")
+    shown = "\n".join(latest_lines(run))
+    assert "coordinates" in shown
+    assert "neurons" not in shown
+    sources = gather(run).sources
+    assert [source.label for source in sources if source.name == "neurons"] == ["coordinates"]
+    assert summarise(run)["baselines"].keys() == {"neurons", "random_directions"}, "records keep the name"
 
 
 def test_nothing_is_shown_before_an_evaluation(tmp_path):

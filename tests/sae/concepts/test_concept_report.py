@@ -9,13 +9,20 @@ from scipy.sparse import csc_array
 from sae.concepts.detectors import feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens
 from sae.concepts.proxy import log_likelihood_ratios
-from sae.concepts.report import NEURONS, ConceptInputs, concepts_table, detect, finished_concepts, read_concepts, write_concepts
+from sae.concepts.report import ConceptInputs, concepts_table, detect, finished_concepts, read_concepts, write_concepts
 from sae.errors import CorruptObjectError, PlanError
 from sae.storage import Place
+from sae.units import NEURONS
 
 SEQUENCES, LENGTH, EACH = 80, 12, 5
 INPUTS = ConceptInputs(
-    subject="s", tokenizer_digest="t", text_digest="c", dictionary_digests={"sae": "d"}, hookpoint="h", context_length=LENGTH, config=ConceptsConfig()
+    subject="s",
+    tokenizer_digest="t",
+    text_digest="c",
+    dictionary_digests={"sae": "d"},
+    hookpoint="blocks.0.mlp.hook_post",
+    context_length=LENGTH,
+    config=ConceptsConfig(),
 )
 
 
@@ -99,6 +106,14 @@ def test_the_table_names_units_figures_and_verdicts(report):
     assert "neurons" in lines[second]
     assert lines[second + 1].split()[:2] == ["sae", "3"]
     assert any(line.startswith("sae") and "single" in line and "higher" in line for line in lines)
+
+
+def test_the_table_of_a_residual_stream_speaks_of_coordinates(report):
+    inputs = INPUTS.model_copy(update={"hookpoint": "blocks.0.hook_resid_post"})
+    table = concepts_table(report[0].model_copy(update={"inputs": inputs}))
+    assert "coordinates" in table
+    assert "less the coordinates' [95 %]" in table
+    assert "neurons" not in table
 
 
 def test_files_come_back_as_they_were_written(report, tmp_path):

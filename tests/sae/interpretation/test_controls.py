@@ -168,10 +168,10 @@ def test_the_comparison_tells_a_difference_from_noise_for_each_part(tmp_path):
     assert found["pca", "multiple_tokens"]["num"] == [200, 200]
     assert found["nmf", "all"]["within_noise"] is None
     assert {row["dictionary"] for row in rows} == {"topk"}
-    lines = comparison_table(rows)
+    lines = comparison_table(rows, "blocks.0.mlp.hook_post")
     assert any("single-token ones: within noise of pca" in line for line in lines)
-    assert max(len(line) for line in comparison_table(5 * rows)) <= 121
-    told, whole = " ".join(" ".join(comparison_table(5 * rows)).split()), " ".join(lines).count("within noise of pca")
+    assert max(len(line) for line in comparison_table(5 * rows, "blocks.0.mlp.hook_post")) <= 121
+    told, whole = " ".join(" ".join(comparison_table(5 * rows, "blocks.0.mlp.hook_post")).split()), " ".join(lines).count("within noise of pca")
     assert told.count("within noise of pca") == 5 * whole, "no clause is cut or lost"
     assert not any("nmf" in line for line in lines)
 
