@@ -92,6 +92,8 @@ class ExplanationDirectory:
     def __init__(self, place: Place, settings: dict[str, Any]) -> None:
         self.place = place
         self._plan: dict[str, Any] = json.loads(json.dumps(settings | {"index": sha256_hex(place.get("plan.json"))}))
+        self._digests: dict[str, list[str]] = {}
+        """SHA-256 of each table; while tables are being replaced, of the old one and the new one."""
         self._check_plan()
         self._journals = {int(found[1]): key for key in place.list(JOURNALS) if (found := _JOURNAL_KEY.fullmatch(key))}
         self.finished = set(self._table(EXPLANATIONS_KEY, SCHEMA).column("feature").to_pylist()) - self._journals.keys()
@@ -134,8 +136,8 @@ class ExplanationDirectory:
         explanations, replies = (_without(self._table(key, schema), done) for key, schema in _TABLES.items())
         merged = _sorted(pa.concat_tables([explanations, pa.Table.from_pylist(rows, SCHEMA)]), "explainer")
         if done or not self.place.exists(EXPLANATIONS_KEY):
-            self._put(REPLIES_KEY, _sorted(pa.concat_tables([replies, pa.Table.from_pylist(asked, REPLIES_SCHEMA)]), "request"))
-            self._put(EXPLANATIONS_KEY, merged)
+            every = _sorted(pa.concat_tables([replies, pa.Table.from_pylist(asked, REPLIES_SCHEMA)]), "request")
+            self._put_tables({REPLIES_KEY: _parquet(every), EXPLANATIONS_KEY: _parquet(merged)})
         for journal in done:
             if journal.complete:
                 self.place.delete(self._journals.pop(journal.feature))
@@ -143,6 +145,7 @@ class ExplanationDirectory:
 
     def _check_plan(self) -> None:
         found = self.place.get_sealed(PLAN_KEY) if self.place.exists(PLAN_KEY) else self._plan
+        self._digests = found.get("tables", {})
         differing = [f"{key} (there {_short(found.get(key))}, now {_short(value)})" for key, value in self._plan.items() if found.get(key) != value]
         if differing:
             names = ", ".join((PLAN_KEY, EXPLANATIONS_KEY, REPLIES_KEY, f"{JOURNALS}/"))
@@ -154,19 +157,39 @@ class ExplanationDirectory:
     def _table(self, key: str, schema: pa.Schema) -> pa.Table:
         if not self.place.exists(key):
             return schema.empty_table()
+        data = self.place.open_buffer(key)
         try:
-            return read_parquet(self.place.open_buffer(key)).cast(schema)
+            table = read_parquet(data).cast(schema)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise CorruptObjectError(f"{self.place.path(key)} is damaged ({reason}). Copy it again, or delete it to explain anew") from None
+        if sha256_hex(data) not in self._digests.get(key, ()):
+            raise CorruptObjectError(
+                f"{self.place.path(key)} is not what {PLAN_KEY} names: one of them was changed after it was written. "
+                "Copy both again, or delete the table to explain anew"
+            )
+        return table
 
-    def _put(self, key: str, table: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.place.put(key, sink.getvalue())
+    def _put_tables(self, tables: dict[str, pa.Buffer]) -> None:
+        """Write the tables. Their digests stand in the plan before and after, so that a process that is killed leaves none that is not proved."""
+        digests = {key: sha256_hex(data) for key, data in tables.items()}
+        self._write_digests({key: sorted({*self._digests.get(key, ()), digest}) for key, digest in digests.items()})
+        for key, data in tables.items():
+            self.place.put(key, data)
+        self._write_digests({key: [digest] for key, digest in digests.items()})
+
+    def _write_digests(self, digests: dict[str, list[str]]) -> None:
+        self._digests = digests
+        self.place.put_sealed(PLAN_KEY, self._plan | {"tables": digests})
 
 
 _TABLES = {EXPLANATIONS_KEY: SCHEMA, REPLIES_KEY: REPLIES_SCHEMA}
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
 
 
 def _without(table: pa.Table, journals: list[Journal]) -> pa.Table:

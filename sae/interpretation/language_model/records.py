@@ -3,6 +3,7 @@
 ::
 
     <output>/<source>/llm_plan.json             first: what determines an explanation; another plan in the same place is an error
+                                                (and in `tables` the SHA-256 of the tables below, so that no run takes up changed ones)
     <output>/<source>/llm/<feature>.json        every reply about a feature that is not finished, or has questions that the endpoint failed at
                                                 and the next run asks again; removed when every question is answered
     <output>/<source>/llm_explanations.parquet  one row per explained feature and explainer, in the order of (`feature`, `explainer`)

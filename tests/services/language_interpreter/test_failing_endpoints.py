@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sae.errors import CorruptObjectError, FailureError, InputError, StorageError
@@ -251,6 +253,12 @@ def test_a_run_that_is_ended_by_a_signal_loses_no_answer_and_no_cost(output, tmp
     assert output.get_sealed("llm_spent.json")["cost"] > spent
 
 
+def parquet_bytes(table):
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
 def test_a_changed_journal_or_account_is_refused(output):
     def rule(question):
         return Answer("gone", status=503) if question.number >= 9 else planted.honest(question)
@@ -263,6 +271,12 @@ def test_a_changed_journal_or_account_is_refused(output):
     with pytest.raises(CorruptObjectError, match=key):
         explain(output, planted.honest, sources=["topk"])
     place.put(key, written)
+    table = place.get("llm_replies.parquet")
+    changed = pq.read_table(pa.BufferReader(table)).slice(1)
+    place.put("llm_replies.parquet", parquet_bytes(changed))
+    with pytest.raises(CorruptObjectError, match=r"llm_replies\.parquet is not what llm_plan\.json names"):
+        explain(output, planted.honest, sources=["topk"])
+    place.put("llm_replies.parquet", table)
     place.put("llm_explanations.parquet", place.get("llm_explanations.parquet")[:-20])
     with pytest.raises(CorruptObjectError, match=r"llm_explanations\.parquet is damaged"):
         explain(output, planted.honest, sources=["topk"])
