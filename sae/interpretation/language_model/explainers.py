@@ -12,6 +12,7 @@ from sae.interpretation.language_model.exchange import Request
 from sae.interpretation.language_model.fencing import fenced, highlighted, token_literal
 from sae.interpretation.language_model.material import Example, FeatureMaterial
 from sae.interpretation.language_model.prompts import messages
+from sae.visible_text import whole_characters
 
 HIGHLIGHTED = 0.3  # of an example's strongest activation
 STEPS = 10
@@ -54,7 +55,9 @@ def marks_of(example: Example) -> np.ndarray:
 
 
 def _with_activations(example: Example, maximum: float) -> str:
-    pairs = [f"[{token_literal(token)}, {_step(value, maximum)}]" for token, value in zip(example.tokens, example.activations, strict=True)]
+    texts, steps = example.tokens, [_step(value, maximum) for value in example.activations]
+    groups = whole_characters(texts)  # tokens that make up one character are one pair, with the strongest of their activations
+    pairs = [f"[{token_literal(''.join(texts[place] for place in group))}, {max(steps[place] for place in group)}]" for group in groups]
     return f"[{', '.join(pairs)}]"
 
 

@@ -4,9 +4,12 @@ import json
 import random
 import re
 
+import numpy as np
 import pytest
 
+from sae.interpretation.language_model.explainers import _with_activations
 from sae.interpretation.language_model.fencing import LONGEST_TOKEN, fenced, highlighted, spelt_out, token_list
+from sae.interpretation.language_model.material import Example
 from sae.interpretation.language_model.prompts import messages, prompt_digest
 from sae.interpretation.language_model.replies import digits_in, explanation_in, labels_in, looks_like_refusal
 from sae.tokens_shown import TokenTexts, shown_line
@@ -56,6 +59,13 @@ def test_bytes_and_text_that_looks_like_them_differ_in_a_prompt():
     texts = TokenTexts([b"\xe6", b"\\xe6", b"\xe6\x9c", b"\xba"], ())
     assert [highlighted(shown_line(texts, tokens), [False] * len(tokens)) for tokens in ([0], [1], [2, 3])] == ["⟦0xe6⟧", "\\\\xe6", "机"]
     assert token_list(shown_line(texts, [2, 3])) == '["‿", "机"]'
+
+
+def test_a_character_of_several_tokens_is_one_pair_with_the_strongest_activation():
+    example = Example(
+        ("train", 0, 0, 1), "top", 0, ["", "机", " a", "👨", "\u200d", "👩"], np.array([0.0, 2.0, 1.0, 0.0, 0.0, 4.0]), np.ones(6, bool)
+    )
+    assert _with_activations(example, 4.0) == '[["机", 5], [" a", 3], ["👨\u200d👩", 10]]'
 
 
 def test_a_list_of_tokens_is_one_line_of_json_that_says_the_tokens():
