@@ -94,8 +94,9 @@ def piece_reader(tokenizer: dict[str, Any]) -> Callable[[str], bytes]:
     """
     steps = _steps(tokenizer.get("decoder")) or _steps(tokenizer.get("pre_tokenizer"), "pretokenizers", ("ByteLevel", "Metaspace"))
     suffixes = [(tokenizer.get("model") or {}).get("end_of_word_suffix"), *(step.get("suffix") for step in steps)]
-    # Without a decoder tokens are joined by spaces.
-    return functools.partial(_piece, steps or [{"type": "Words"}], next(filter(None, suffixes), ""), _byte_level_alphabet())
+    # Without a decoder tokens are joined by spaces. Tokens that were added to a vocabulary of bytes are written as text there.
+    added = {str(each["content"]) for each in tokenizer.get("added_tokens") or ()}
+    return functools.partial(_piece, steps or [{"type": "Words"}], next(filter(None, suffixes), ""), _byte_level_alphabet(), added)
 
 
 def byte_token(name: str) -> bool:
@@ -112,14 +113,14 @@ def _steps(part: dict[str, Any] | None, inner: str = "decoders", kinds: Collecti
     return [part] if not kinds or part["type"] in kinds else []
 
 
-def _piece(steps: list[dict[str, Any]], suffix: str, alphabet: dict[str, int], name: str) -> bytes:
+def _piece(steps: list[dict[str, Any]], suffix: str, alphabet: dict[str, int], added: Collection[str], name: str) -> bytes:
     ended = bool(suffix) and name.endswith(suffix)
     text = name[: -len(suffix)] if ended else name
     for step in steps:
         match step["type"]:
             case "ByteFallback" if byte := _BYTE_TOKEN.fullmatch(name):
                 return bytes([int(byte[1], 16)])
-            case "ByteLevel" if all(char in alphabet for char in text):
+            case "ByteLevel" if name not in added and all(char in alphabet for char in text):
                 return bytes(alphabet[char] for char in text) + b" " * ended
             case "Replace" if isinstance(step["pattern"], dict) and "String" in step["pattern"]:
                 text = text.replace(step["pattern"]["String"], step["content"])

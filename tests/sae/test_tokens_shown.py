@@ -117,6 +117,24 @@ def test_different_tokens_alone_show_differently_and_none_as_nothing(name):
     assert all(texts)
 
 
+def test_a_token_added_to_a_vocabulary_of_bytes_is_text():
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["é", "  ", "机"])
+    texts = texts_of(tokenizer)
+    assert [texts[tokenizer.token_to_id(name)] for name in ("é", "  ", "机", "Ã", "Ġ")] == ["é", "  ", "机", "⟦0xc3⟧", " "]
+
+
+def test_without_a_decoder_the_spaces_follow_from_the_way_words_are_cut():
+    bare = byte_level()
+    bare.decoder = None
+    content = json.loads(bare.to_str())
+    assert content["decoder"] is None
+    assert [piece_reader(content)(name) for name in ("Ġthe", "Ã")] == [b" the", b"\xc3"]
+    assert piece_reader({"pre_tokenizer": {"type": "Metaspace", "replacement": "▁"}})("▁the") == b" the"
+    assert piece_reader({"decoder": {"type": "BPEDecoder", "suffix": "</w>"}})("the</w>") == b"the "
+    assert piece_reader({"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}})("##ing") == b"ing"
+
+
 def test_llama_2_keeps_the_spaces_between_words():
     texts, ids = SHOWN["llama_2"], TOKENIZERS["llama_2"].token_to_id
     assert (texts[ids("▁the")], texts[ids("the")], texts[ids("▁")]) == (" the", "the", " ")
