@@ -13,11 +13,13 @@ from typing import Any
 
 import fsspec
 import pyarrow.fs
+import ray.exceptions
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from sae.errors import MonosemError
+from sae.config import shown
+from sae.errors import MonosemError, WorkerError
 from sae.execution import PoolOptions
 from sae.failure import final_error
 from sae.monitor import Monitor
@@ -72,7 +74,7 @@ def train_dictionaries(
             the image has no GPU runtime.
         UserError: whatever `sae.training.engine.train` finds wrong with the input, as itself and without a second attempt.
         DivergenceError: training produced NaN or infinity; it would again, so there is no second attempt either.
-        WorkerError: workers failed more often than they may.
+        WorkerError: workers failed more often than they may, or what leads them died.
     """
     options, output = options or TrainerOptions(), Place(output_url)
     if overlap is None and all(output.exists(f"{dictionary.name}/{RESULT_KEY}") for dictionary in config.dictionaries):
@@ -101,6 +103,8 @@ def train_dictionaries(
                 outcome: Outcome = fit_watched(trainer.fit, watch, monitor).return_value
         except ray.train.TrainingFailedError as error:
             raise final_error(_cause(error), "training", options.max_failures + 1) from error
+        except ray.exceptions.RayActorError as error:
+            raise controller_error(error) from error
     if isinstance(outcome, MonosemError):
         raise outcome
     return outcome
@@ -147,6 +151,12 @@ def _delete_own(files: Any, directory: str, name: str) -> None:
         files.rm(f"{directory}/{name}", recursive=True)
     with contextlib.suppress(OSError):
         files.rmdir(directory)
+
+
+def controller_error(error: ray.exceptions.RayActorError) -> WorkerError:
+    """Describe the end of the actor that leads Ray Train's workers: it dies, for instance, where the output is on a full disk."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return WorkerError(f"training ended because Ray Train's controller died: {shown(lines[-1])}. Run the same command again to continue")
 
 
 def _cause(error: ray.train.TrainingFailedError) -> BaseException:

@@ -21,6 +21,15 @@ HOOKPOINTS = ["blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"]
 HARVEST = {"hookpoints": HOOKPOINTS, "sequences_per_shard": 16, "sequences_per_forward": 16, "num_workers": 2}
 
 
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print how often each kind of fault was injected."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if "test_chaos_total" in report.nodeid and report.when == "call" and report.user_properties:
+            terminalreporter.section(report.nodeid.rpartition("::")[2].replace("_", " "))
+            for kind, count in report.user_properties:
+                terminalreporter.line(f"{count:6d}  {kind}")
+
+
 @pytest.fixture(scope="session")
 def rounds(request) -> int:
     """How often each disaster strikes."""
@@ -30,6 +39,12 @@ def rounds(request) -> int:
 @pytest.fixture(scope="session")
 def injected() -> Counter:
     """Every fault that the chaos injected, by kind."""
+    return Counter()
+
+
+@pytest.fixture(scope="session")
+def struck() -> Counter:
+    """The faults that struck whole runs on a cluster of hosts, by kind and by where the run's files were."""
     return Counter()
 
 

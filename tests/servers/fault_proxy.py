@@ -4,10 +4,12 @@ It runs in a thread of the test. Which request meets which fault is drawn from a
 """
 
 import asyncio
+import contextlib
 import random
+import socket
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -30,9 +32,12 @@ class FaultProxy:
         upstream_port: of the server, on loopback.
         rates: fault → its share of all requests; the shares add up to at most 1. May be changed while the proxy runs.
         seed: of the draw.
-        bytes_per_second: of the whole line, both directions and all connections together; None leaves it as fast as it is.
+        bytes_per_second: of the whole line, both directions and all connections together; None leaves it as fast as it is. May be changed
+            while the proxy runs.
+        listener: where it listens; None: a free port of loopback.
 
     Attributes:
+        url: for clients.
         faults: how many of each fault were injected.
         requests: how many requests arrived.
         passed_bytes: bodies that went through, both directions.
@@ -44,23 +49,29 @@ class FaultProxy:
         assert proxy.faults["reset"]
     """
 
-    def __init__(self, upstream_port: int, rates: Mapping[str, float] | None = None, seed: int = 0, bytes_per_second: float | None = None) -> None:
+    def __init__(
+        self,
+        upstream_port: int,
+        rates: Mapping[str, float] | None = None,
+        seed: int = 0,
+        bytes_per_second: float | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
         self.upstream_port, self.rates, self.bytes_per_second = upstream_port, dict(rates or {}), bytes_per_second
         self.faults: Counter[str] = Counter()
-        self.requests = self.passed_bytes = self.port = 0
+        self.requests = self.passed_bytes = 0
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self.url = "http://{}:{}".format(*self._listener.getsockname())
         self._draw, self._line_free_at = random.Random(seed), 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        self._speaks = asyncio.Event()
+        self._speaks.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
-        listening = asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 18)
+        listening = asyncio.start_server(self._serve, sock=self._listener, limit=1 << 18)
         self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -68,6 +79,15 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """Answer nothing during the `with` block; whoever still waits is answered afterwards."""
+        self._loop.call_soon_threadsafe(self._speaks.clear)
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(self._speaks.set)
 
     async def _close(self) -> None:
         self._server.close()
@@ -90,6 +110,7 @@ class FaultProxy:
         server_reader = server_writer = None
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
+                await self._speaks.wait()
                 fault, fields = self._next_fault(), _fields(head)
                 if fields.get(b"expect", b"").lower() == b"100-continue":
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -51,7 +51,7 @@ SWIFT_STORAGE = """
 bind_ip = 127.0.0.1
 bind_port = {port}
 swift_dir = {directory}
-devices = {directory}/devices
+devices = {devices}
 mount_check = false
 workers = 0
 user = {user}
@@ -89,15 +89,18 @@ class ObjectServer:
 
 
 @contextlib.contextmanager
-def swift_server(directory: Path) -> Iterator[ObjectServer]:
-    """OpenStack Swift with its S3 API: account, container, object and proxy server; the objects lie below `directory`."""
+def swift_server(directory: Path, objects: Path | None = None) -> Iterator[ObjectServer]:
+    """OpenStack Swift with its S3 API: account, container, object and proxy server; all it keeps lies below `directory`, or objects in `objects`."""
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-    (directory / "devices" / "d0").mkdir(parents=True)
+    devices = {role: directory / "devices" for role in STORAGE_ROLES} | ({"object": objects} if objects else {})
+    for each in devices.values():
+        (each / "d0").mkdir(parents=True, exist_ok=True)
     (directory / "swift.conf").write_text(SWIFT_CONF)
     *storage_ports, port = free_ports(4)
     (directory / "ports").write_text(" ".join(map(str, storage_ports)))
     for role, storage_port in zip(STORAGE_ROLES, storage_ports, strict=True):
-        (directory / f"{role}.conf").write_text(SWIFT_STORAGE.format(port=storage_port, directory=directory, role=role, user=user))
+        settings = SWIFT_STORAGE.format(port=storage_port, directory=directory, devices=devices[role], role=role, user=user)
+        (directory / f"{role}.conf").write_text(settings)
     (directory / "proxy.conf").write_text(SWIFT_PROXY.format(port=port, directory=directory, user=user))
     subprocess.run([SWIFT_PYTHON, LAUNCHER, "rings", directory], check=True, capture_output=True)
     commands = {role: [SWIFT_PYTHON, LAUNCHER, role, directory] for role in (*STORAGE_ROLES, "proxy")}

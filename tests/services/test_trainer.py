@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load
 
 from sae.architectures.config import ReluConfig, TopKConfig
-from sae.errors import DivergenceError, HookpointError, InputError, PlanError, StorageError
+from sae.errors import DivergenceError, HookpointError, InputError, PlanError, StorageError, WorkerError
 from sae.parallel import ALONE
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
@@ -121,6 +121,15 @@ def store_url(tmp_path_factory):
         write_shard(place, plan, shard, np.ones((last - first, 64), dtype=np.uint32), {HOOKPOINT: activations[first:last]})
     finish_store(place, plan)
     return place.url
+
+
+def test_where_the_actor_that_leads_ray_trains_workers_dies_its_own_error_is_named():
+    own = ray.exceptions.RayTaskError("__init__", "Traceback …\nOSError: [Errno 28] No space left on device: '/run'", OSError())
+    error = trainer.controller_error(ray.exceptions.ActorDiedError(own))
+    assert isinstance(error, WorkerError)
+    assert "No space left on device" in str(error)
+    assert "Run the same command again" in str(error)
+    assert "Traceback" not in str(error)
 
 
 def test_metrics_are_those_of_the_log_row(tmp_path):

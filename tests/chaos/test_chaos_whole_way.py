@@ -1,0 +1,195 @@
+"""The whole way, from text to report, through every fault on a cluster of hosts: all results are those of an undisturbed run."""
+
+import contextlib
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from sae.storage import Place
+from sae.store.verification import verify_store
+from tests.chaos import disk as disks
+from tests.chaos import hosts
+from tests.chaos.cluster import HostCluster, host_cluster
+from tests.chaos.command import Command
+from tests.chaos.disk import Disk
+from tests.chaos.faults import END_SECONDS, KINDS, Faults, RunEndedError
+from tests.chaos.schedule import EVERY_KIND, Schedule, drawn_schedule
+from tests.chaos.test_chaos_harvest import FAULTS, identities
+from tests.servers.fault_proxy import FaultProxy
+from tests.servers.fixtures import new_bucket
+from tests.servers.object_servers import SWIFT_PYTHON, swift_server
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+HOOKPOINT = "blocks.0.mlp.hook_post"
+HARVEST_BYTES_PER_SECOND = 300_000.0  # of the line to the object store while a run harvests, so that faults find it at work
+OF_TIME_AND_PLACE = ("config.json", "stages.json", "summary.json", "report.html")  # everything else is compared
+TIMES = ("wall_seconds", "read_seconds", "sync_seconds", "step_seconds", "datetime_epoch_millis", "digest")
+BUSY_SECONDS = 5.0  # that a machine with other tests on it may add to the end of a command
+FEWEST_OF_A_RUN = {"mixed": 40, "files": 20, "objects": 20}
+
+
+def pytest_generate_tests(metafunc):
+    """One run in `make test`; in `make chaos` two more in each round, one of which has everything on a disk and one everything on Swift."""
+    if "run" in metafunc.fixturenames:
+        rounds = metafunc.config.getoption("--chaos-rounds")
+        more = [(where, number) for number in range(rounds if rounds > 1 else 0) for where in ("files", "objects")]
+        metafunc.parametrize("run", [("mixed", 0), *more], ids=lambda run: "-".join(map(str, run)))
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    if reason := hosts.missing() or disks.missing():
+        pytest.skip(reason)
+    disk = Disk(tmp_path_factory.mktemp("disk"), megabytes=200)
+    yield disk
+    disk.remove()
+
+
+@pytest.fixture(scope="module")
+def network():
+    with hosts.Network() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def own_swift(disk, tmp_path_factory):
+    """Swift with its objects on the disk."""
+    if not SWIFT_PYTHON.exists():
+        pytest.skip("no .venv-swift: `make swift` makes it")
+    with swift_server(tmp_path_factory.mktemp("own-swift"), objects=disk.path / "objects") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def proxy(network, own_swift):
+    """Between the hosts and Swift: they reach nothing else of this machine."""
+    with FaultProxy(own_swift.port, listener=network.listen()) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def environment(own_swift, proxy):
+    """Of everything on the hosts."""
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return (
+        quiet
+        | own_swift.environment(proxy.url)
+        | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull, "RAY_health_check_timeout_ms": "1000"}
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster(network, environment):
+    with host_cluster(network, environment) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def configuration(tiny_subject_directory, text_directory):
+    """A run of one dictionary, with patience for many faults."""
+    patient = {"pool": {"max_attempts": 20}}
+    return {
+        "subject": {"model": str(tiny_subject_directory)},
+        "corpus": {"text": [str(text_directory)], "context_length": 32, "held_out_fraction": 0.2},
+        "harvest": {"hookpoints": [HOOKPOINT], "sequences_per_shard": 16, "sequences_per_forward": 16, "num_workers": 2} | patient,
+        "training": {
+            "batch_size": 256,
+            "epochs": 4,
+            "log_every": 20,
+            "dictionaries": [{"name": "topk", "sae": {"architecture": "topk", "d_sae": 64, "k": 4}, "optimizer": {"learning_rate": 3e-3}}],
+        },
+        "trainer": {"max_failures": 20},
+        "evaluation": {"num_workers": 2} | patient,
+        "interpretation": {"num_workers": 2, "max_features": 16, "controls": {"kinds": []}} | patient,
+        "cluster": {"metrics_port": None},
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, configuration, environment, tmp_path_factory) -> Place:
+    """The output of the same run without a fault."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    output = Place(directory / "run")
+    command = Command(cluster, configuration | {"output": output.url}, environment, directory)
+    while not command.finished():
+        time.sleep(0.1)
+    assert command.gave_up == []
+    return output
+
+
+@dataclass
+class Machines:
+    """Where runs are, and what their faults strike."""
+
+    cluster: HostCluster
+    disk: Disk
+    proxy: FaultProxy
+    environment: dict[str, str]
+    configuration: dict
+
+
+@pytest.fixture(scope="module")
+def machines(cluster, disk, proxy, environment, configuration) -> Machines:
+    return Machines(cluster, disk, proxy, environment, configuration)
+
+
+@pytest.fixture
+def places(disk, own_swift, monkeypatch, run):
+    """The URLs of a run's output and of its store."""
+    for bucket in new_bucket(own_swift, monkeypatch):
+        local = str(disk.path / "-".join(map(str, run)))
+        yield {"files": (local, f"{local}/store"), "objects": (f"{bucket}/run", f"{bucket}/store"), "mixed": (local, f"{bucket}/store")}[run[0]]
+
+
+def test_a_whole_run_through_every_fault_ends_as_an_undisturbed_one(machines, undisturbed, places, run, tmp_path, struck, injected):
+    where, number = run
+    output, store = places
+    command = Command(machines.cluster, machines.configuration | {"output": output, "store": store}, machines.environment, tmp_path)
+    faults = Faults(machines.cluster, machines.disk, machines.proxy, command, random.Random(number))
+    requests_before = machines.proxy.faults.copy()
+    strike(faults, EVERY_KIND if where == "mixed" else drawn_schedule(number, object_store=where == "objects"))
+    struck.update({(kind, where): count for kind, count in faults.injected.items()})
+    injected.update({f"{fault} in a whole run": count for fault, count in (machines.proxy.faults - requests_before).items()})
+    print(where, number, dict(faults.injected), faults.seconds_to_end, command.gave_up)
+
+    assert different(undisturbed, Place(output)) == []
+    assert different(undisturbed.child("store"), Place(store)) == []
+    assert Place(store).list() == undisturbed.child("store").list(), "no lease, nothing left over"
+    assert verify_store(Place(store)) == []
+    rows = [row for key in Place(store).list("shards") for row in identities(Place(store), HOOKPOINT, int(key[-12:-6]))]
+    assert len(rows) == len(set(rows)), "no (sequence, position) twice"
+    assert faults.injected.total() >= FEWEST_OF_A_RUN[where], faults.injected
+    if where == "mixed":
+        assert faults.injected.keys() == KINDS.keys()
+    assert max(faults.seconds_to_end, default=0.0) <= END_SECONDS + BUSY_SECONDS
+
+
+def strike(faults: Faults, schedule: Schedule) -> None:
+    """Let a run meet its faults, and finish."""
+    faults.proxy.rates = FAULTS
+    faults.proxy.bytes_per_second = HARVEST_BYTES_PER_SECOND
+    with contextlib.suppress(RunEndedError):
+        for stage, kind in schedule:
+            if stage != "harvest":
+                faults.proxy.bytes_per_second = None
+            faults.inject(kind, stage)
+    faults.proxy.rates, faults.proxy.bytes_per_second = {}, None
+    while not faults.tend():
+        time.sleep(0.1)
+
+
+def different(calm: Place, other: Place) -> list[str]:
+    """The objects that are not the same; of records that also hold times, everything else is compared."""
+    keys = [key for key in calm.list() if not key.startswith("store/") and key not in OF_TIME_AND_PLACE]
+    return [key for key in keys if not other.exists(key) or timeless(key, calm.get(key)) != timeless(key, other.get(key))]
+
+
+def timeless(key: str, data: bytes) -> object:
+    if key.endswith((".json", ".jsonl")) and not key.startswith(("store/", "corpus/")):
+        rows = [json.loads(line) for line in ([data] if key.endswith(".json") else data.splitlines())]
+        return [{name: value for name, value in row.items() if name not in TIMES} if isinstance(row, dict) else row for row in rows]
+    return data
