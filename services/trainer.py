@@ -101,10 +101,8 @@ def train_dictionaries(
         try:
             with afterwards("the watch over training", watch.end):
                 outcome: Outcome = fit_watched(trainer.fit, watch, monitor).return_value
-        except ray.train.TrainingFailedError as error:
-            raise final_error(_cause(error), "training", options.max_failures + 1) from error
-        except ray.exceptions.RayActorError as error:
-            raise controller_error(error) from error
+        except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
+            raise training_error(error, options.max_failures + 1) from error
     if isinstance(outcome, MonosemError):
         raise outcome
     return outcome
@@ -153,8 +151,10 @@ def _delete_own(files: Any, directory: str, name: str) -> None:
         files.rmdir(directory)
 
 
-def controller_error(error: ray.exceptions.RayActorError) -> WorkerError:
-    """Describe the end of the actor that leads Ray Train's workers: it dies, for instance, where the output is on a full disk."""
+def training_error(error: ray.train.TrainingFailedError | ray.exceptions.RayActorError, attempts: int) -> MonosemError:
+    """Describe why Ray Train ended: its workers failed, or the actor that leads them died, as where the output is on a full disk."""
+    if isinstance(error, ray.train.TrainingFailedError):
+        return final_error(_cause(error), "training", attempts)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     return WorkerError(f"training ended because Ray Train's controller died: {shown(lines[-1])}. Run the same command again to continue")
 

@@ -7,7 +7,7 @@ from tests.chaos.faults import BRIEF, COMMAND, NODES, OBJECT_STORE
 Schedule = list[tuple[str, str]]  # stages and kinds of faults, in their order
 STAGE_SHARES = {"harvest": 0.3, "train": 0.25, "evaluate": 0.2, "interpret": 0.25}
 
-# For `make test`: every kind, in an order that takes little time. The files are on a disk, the store is on an object store.
+# Every kind, in an order that takes little time. The files are on a disk, the store is on an object store.
 EVERY_KIND: Schedule = [
     (stage, kind)
     for stage, kinds in {

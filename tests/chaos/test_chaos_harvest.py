@@ -10,7 +10,6 @@ import pytest
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.store.verification import verify_store
-from tests.chaos import disk, hosts
 from tests.servers.fault_proxy import FaultProxy
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
@@ -18,14 +17,6 @@ FAULTS = {"internal_error": 0.05, "slow_down": 0.05, "reset": 0.05, "lost_answer
 FAULTS_AT_LEAST = 150  # of this test, of the 200 of all
 
 
-@pytest.fixture
-def needed(rounds):
-    """Skips where a whole run on a cluster of hosts meets the same disasters and more; `make chaos` runs both."""
-    if rounds == 1 and not (hosts.missing() or disk.missing()):
-        pytest.skip("test_chaos_whole_way.py does this and more on this machine")
-
-
-@pytest.mark.usefixtures("needed")
 def test_a_harvest_through_every_disaster_ends_as_an_undisturbed_one(swift, swift_directly, nodes, harvests, calm, injected, rounds):
     bucket, through = swift_directly
     store = Place(f"{bucket}/store")

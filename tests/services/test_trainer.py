@@ -125,7 +125,7 @@ def store_url(tmp_path_factory):
 
 def test_where_the_actor_that_leads_ray_trains_workers_dies_its_own_error_is_named():
     own = ray.exceptions.RayTaskError("__init__", "Traceback …\nOSError: [Errno 28] No space left on device: '/run'", OSError())
-    error = trainer.controller_error(ray.exceptions.ActorDiedError(own))
+    error = trainer.training_error(ray.exceptions.ActorDiedError(own), 4)
     assert isinstance(error, WorkerError)
     assert "No space left on device" in str(error)
     assert "Run the same command again" in str(error)
