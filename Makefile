@@ -84,7 +84,7 @@ layers:
 pytest:  # two processes: much of the time is waiting for servers, clusters and processes to start, die and come back
 	$(BIN)/pytest -n 2 --no-loadscope-reorder $(ARGS)
 
-chaos: install-test swift  ## the long form of the chaos tests: kills, faults and damage in many rounds (ROUNDS=5)
+chaos: install-test swift  ## the long form of the chaos tests: kills, faults, damage and whole runs on hosts of their own, in rounds (ROUNDS=5)
 	$(BIN)/pytest tests/chaos --chaos-rounds=$(or $(ROUNDS),5) $(ARGS)
 
 fuzz: install-test  ## the parsers against generated input, 5,000 examples each (drawn anew each time)
