@@ -41,17 +41,20 @@ class TrainingState:
     where: str = "a training state"
 
 
-def save_dictionary(place: Place, dictionary: Dictionary, metadata: dict[str, Any]) -> DictionaryRecord:
+def save_dictionary(url: str | os.PathLike[str] | Place, dictionary: Dictionary, metadata: dict[str, Any] | None = None) -> DictionaryRecord:
     """Write a dictionary: its weights, then `config.json`, without which the weights are not taken for a dictionary.
 
     Args:
-        place: the dictionary's own directory.
+        url: the dictionary's own directory.
         dictionary: any member of the registry.
-        metadata: fields of `DictionaryMetadata` (hookpoint, subject and store digests, dead fraction, ...).
+        metadata: fields of `DictionaryMetadata` (hookpoint, subject and store digests, dead fraction, ...); None: those of its origin.
 
     Raises:
         ConfigError: a field of the metadata is unknown or of a wrong type.
     """
+    place = url if isinstance(url, Place) else Place(url)
+    if metadata is None:
+        metadata = {} if dictionary.origin is None else dictionary.origin.model_dump(mode="json")
     weights = save(_own_memory(dictionary.state_dict()))
     place.put(WEIGHTS_KEY, weights)
     return put_dictionary_record(
@@ -90,6 +93,7 @@ def load_dictionary(url: str | os.PathLike[str] | Place, device: str | torch.dev
     dictionary.load_state_dict(tensors)
     if problem := unusable_tensor(tensors) or _broken_promise(dictionary, record.metadata):
         raise CorruptObjectError(f"{place.path(WEIGHTS_KEY)}: {problem}. Train or import the dictionary again")
+    dictionary.origin = record.metadata
     return dictionary.to(device).eval()
 
 

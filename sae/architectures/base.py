@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,9 @@ from sae.kernels.features import decode_features
 from sae.kernels.sparse import Features, SparseFeatures, as_dense, as_sparse, firings_of
 from sae.losses import mean_squared_errors
 from sae.parallel import ALONE, Workers
+
+if TYPE_CHECKING:
+    from sae.dictionary_record import DictionaryMetadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +104,7 @@ class Dictionary(nn.Module, ABC):
         feature_parallel: whether it can be trained with its features spread over workers.
         feature_axes: along which axis of a parameter or buffer its features lie; all others are the same for every feature.
         encode_dtype: precision of the product that finds which features may fire; float32 decides in any case. Not saved.
+        origin: what is known of where it comes from (hookpoint, subject, store, ...); None: it was not loaded.
     """
 
     unit_norm_decoder: ClassVar[bool] = True
@@ -108,6 +112,7 @@ class Dictionary(nn.Module, ABC):
     feature_parallel: ClassVar[bool] = True
     feature_axes: ClassVar[dict[str, int]] = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
     encode_dtype: torch.dtype = torch.float32
+    origin: "DictionaryMetadata | None" = None
     input_scale: Float[Tensor, ""]
     output_scale: Float[Tensor, ""] | None
 
@@ -196,9 +201,13 @@ class Dictionary(nn.Module, ABC):
             return self.b_dec.new_zeros(self.d_in)
         return workers.to_features(self.b_dec)
 
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
-        """The features of raw activations, with their zeros; differentiable."""
-        return as_dense(self.features(self.scaled(x)))
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """The features of raw activations with any leading axes, with their zeros; differentiable.
+
+        Raises:
+            WidthError: the last axis is not of width d_in.
+        """
+        return as_dense(self.features(self.scaled(self._rows(x)))).reshape(*x.shape[:-1], self.d_sae)
 
     def encode_sparse(self, x: Float[Tensor, "batch d_in"]) -> SparseFeatures:
         """The features of raw activations that fired; differentiable."""
@@ -208,13 +217,36 @@ class Dictionary(nn.Module, ABC):
         """The reconstruction f W_dec + b_dec in scaled units, summed over the workers that hold the features."""
         return workers.sum_features(decode_features(features, self.W_dec)) + self.b_dec
 
-    def decode(self, features: Features) -> Float[Tensor, "batch d_out"]:
-        """Raw activations from features: (f W_dec + b_dec) / scale."""
+    def decode(self, features: Features | Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        """Raw activations from features, dense ones with any leading axes: (f W_dec + b_dec) / scale."""
+        if isinstance(features, Tensor) and features.ndim != 2:
+            rows = features.reshape(-1, features.shape[-1])
+            return (self.decode_scaled(rows) / self.decoded_scale).reshape(*features.shape[:-1], self.d_out)
         return self.decode_scaled(features) / self.decoded_scale
 
-    def forward(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
-        """The reconstruction in raw units: of x itself, or of a transcoder's target."""
-        return self.decode(self.features(self.scaled(x)))
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """The reconstruction in raw units, with any leading axes: of x itself, or of a transcoder's target."""
+        return self.decode(self.features(self.scaled(self._rows(x)))).reshape(*x.shape[:-1], self.d_out)
+
+    def _rows(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "rows d_in"]:
+        if x.ndim == 0 or x.shape[-1] != self.d_in:
+            raise WidthError(f"activations of shape {list(x.shape)} given to a dictionary that takes [..., {self.d_in}]: choose another")
+        return x.reshape(-1, self.d_in)
+
+    @property
+    def hookpoint(self) -> str | None:
+        """The hookpoint whose activations it encodes; None where that is not known."""
+        return None if self.origin is None else self.origin.hookpoint
+
+    def __repr__(self) -> str:
+        """The architecture, its sizes and what differs from its defaults, and the hookpoint and the subject that it belongs to."""
+        changed = self.config.model_dump(exclude={"architecture", "d_sae"}, exclude_defaults=True)
+        shown = {"d_in": self.d_in} | ({"d_out": self.d_out} if self.is_transcoder else {}) | {"d_sae": self.d_sae} | changed
+        if hasattr(self.config, "k"):
+            shown["k"] = self.config.k
+        if self.origin is not None:
+            shown |= {name: known for name in ("hookpoint", "subject") if (known := getattr(self.origin, name)) is not None}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def draw_directions(self, generator: torch.Generator) -> None:
         """Decoder rows of random direction and unit norm; the encoder their transpose, or, in a transcoder, other such directions."""

@@ -302,8 +302,19 @@ def test_gradients_of_workers_that_share_the_features_are_parts_of_those_of_one_
 
 
 def test_activations_of_another_width_are_refused(dictionary):
-    with pytest.raises(WidthError, match=rf"\[3, 5\].*\[batch, {D_IN}\]"):
+    with pytest.raises(WidthError, match=rf"\[3, 5\].*\[\.\.\., {D_IN}\]"):
         dictionary.encode(torch.zeros(3, 5))
+
+
+def test_activations_may_have_any_leading_axes(dictionary, x):
+    features, reconstruction = dictionary.encode(x), dictionary(x)
+    for shape in ((len(x) // 2, 2), (1, len(x), 1)):
+        shaped = x.reshape(*shape, x.shape[1])
+        torch.testing.assert_close(dictionary.encode(shaped), features.reshape(*shape, -1))
+        torch.testing.assert_close(dictionary(shaped), reconstruction.reshape(*shape, -1))
+        torch.testing.assert_close(dictionary.decode(features.reshape(*shape, -1)), reconstruction.reshape(*shape, -1))
+    torch.testing.assert_close(dictionary.encode(x[0]), features[0])
+    torch.testing.assert_close(dictionary.decode(features[0]), reconstruction[0])
 
 
 def test_the_key_architecture_chooses_the_configuration():
