@@ -31,11 +31,14 @@ def _heed_signals():
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.fixture(scope="module")
-def journey(tmp_path_factory, tiny_run):
-    """How each interrupted command ended, and the output of the one that was let finish."""
+@pytest.fixture(scope="module", params=["ray", "local"])
+def journey(request, tmp_path_factory, tiny_run):
+    """How each interrupted command ended, and the output of the one that was let finish: on a cluster, and in one process."""
     output = tmp_path_factory.mktemp("signals") / "run"
-    config = tiny_run | {"output": str(output), "training": tiny_run["training"] | {"epochs": 15}}
+    cluster = tiny_run["cluster"] | {"executor": request.param}
+    # One process trains so quickly that a signal would come too late.
+    epochs = {"ray": 15, "local": 60}[request.param]
+    config = tiny_run | {"output": str(output), "cluster": cluster, "training": tiny_run["training"] | {"epochs": epochs}}
     (output.parent / "run.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "jobs", "run", "-c", str(output.parent / "run.yaml")]
     ends = {}
@@ -44,7 +47,7 @@ def journey(tmp_path_factory, tiny_run):
         deadline = time.monotonic() + 150
         while not (output / sign).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(1.0)
+        time.sleep(1.0 if request.param == "ray" else 0.1)
         sent = time.monotonic()
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
