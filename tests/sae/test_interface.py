@@ -1,8 +1,10 @@
 """What `import sae` gives: these names, each with a docstring, at once and without what a cluster needs."""
 
 import doctest
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,3 +65,15 @@ def test_a_dictionary_says_what_it_is_and_where_it_comes_from(tmp_path):
     assert repr(loaded) == "TopKDictionary(d_in=4, d_sae=8, k=2, hookpoint='blocks.0.mlp.hook_post', subject='gpt2')"
     sae.save_dictionary(tmp_path / "again", loaded)
     assert sae.load_dictionary(tmp_path / "again").origin == loaded.origin
+
+
+def test_the_block_of_the_readme_finds_most_of_what_was_planted():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [code] = re.findall(r"```python\n(import torch\nimport sae\n.*?)```", readme, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 12
+    torch.manual_seed(0)
+    names = {}
+    exec(code, names)
+    found = (torch.nn.functional.normalize(names["dictionary"].W_dec) @ names["directions"].T).max(dim=0).values
+    assert (found > 0.9).double().mean() > 0.7
+    assert names["measured"].fvu < 0.4
