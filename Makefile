@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers triton tools swift system-tools quickstart test bench chaos fuzz lint types layers pytest format constraints locks sbom licences clean frontier
+.PHONY: help install install-test peers triton tools swift system-tools quickstart test bench chaos attacks fuzz lint types layers pytest format constraints locks sbom licences clean frontier
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,6 +86,9 @@ pytest:  # two processes: much of the time is waiting for servers, clusters and 
 
 chaos: install-test swift  ## the long form of the chaos tests: kills, faults, damage and whole runs on hosts of their own, in rounds (ROUNDS=5)
 	$(BIN)/pytest tests/chaos --chaos-rounds=$(or $(ROUNDS),5) $(ARGS)
+
+attacks: install-test  ## damaged and hostile inputs before every command that reads them, as a table (ATTACKS=640)
+	$(BIN)/python -m tests.attacks --sample $(or $(ATTACKS),640) $(ARGS)
 
 fuzz: install-test  ## the parsers against generated input, 5,000 examples each (drawn anew each time)
 	$(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --timeout=3600 $(ARGS)

@@ -16,6 +16,13 @@ def alterations(value, others=(GONE, *OTHERS), most=3):
                 yield "/".join(map(str, path)), _altered(value, path, other)
 
 
+def some_alterations(draw, count, value, others=(GONE, *OTHERS), most=3):
+    """At most `count` of these copies, drawn by a `random.Random`; only they are made."""
+    found = [(path, other) for path in _paths(value, most) for other in others if other is GONE or not _same(_at(value, path), other)]
+    for path, other in draw.sample(found, min(count, len(found))):
+        yield _altered(value, path, other)
+
+
 def raw_alterations(data):
     """Bytes of JSON with one value that no parser should take."""
     text = data.decode()
