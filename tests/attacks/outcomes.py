@@ -109,6 +109,9 @@ def results(directory: Path, ended: Ended) -> dict[str, str]:
 TIMED = re.compile(r"[0-9.]+ s\b|[0-9.]+ GiB|[0-9,]+ bytes|digest .*|http://\S+")
 
 
+TIMED_PAGE = re.compile(rb"[0-9.,]+ (s|min|h|MiB|GiB)\b|[0-9]{2}:[0-9]{2} UTC")  # a report's: two in the same minute would hide it
+
+
 def _content(path: Path, directory: str) -> str:
     data = path.read_bytes()
     try:
@@ -116,6 +119,8 @@ def _content(path: Path, directory: str) -> str:
             return json.dumps(_untimed(json.loads(data)), sort_keys=True)
         if path.suffix == ".jsonl":
             return json.dumps([_untimed(json.loads(line)) for line in data.splitlines()], sort_keys=True)
+        if path.suffix == ".html":
+            data = TIMED_PAGE.sub(b"", data)
         if path.suffix == ".parquet":
             data = str(pq.read_table(pa.BufferReader(data)).to_pylist()).encode()
         if path.suffix == ".html":
