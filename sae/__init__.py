@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sae.evaluation.evaluate import evaluate
     from sae.evaluation.measure import measure
     from sae.interpretation.interpret import interpret
+    from sae.store.from_vectors import write_store
     from sae.store.harvest import harvest
     from sae.store.reader import Store
     from sae.subject import Subject
@@ -69,6 +70,7 @@ _HOMES = {
     "measure": "sae.evaluation.measure:measure",
     "save_dictionary": "sae.checkpoint:save_dictionary",
     "train": "sae.training.on_vectors:train",
+    "write_store": "sae.store.from_vectors:write_store",
 }
 
 __all__ = [
@@ -91,6 +93,7 @@ __all__ = [
     "measure",
     "save_dictionary",
     "train",
+    "write_store",
 ]
 
 

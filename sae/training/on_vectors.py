@@ -1,7 +1,7 @@
 """Training on vectors that are at hand, without store, plan or cluster.
 
 It takes the same steps as a run over a store does (`sae.training.dictionary_run`), but keeps no state: interrupted, it begins anew. What takes hours,
-or should resume to the bit, belongs into a store (`Store.write`) and `sae.training.engine`.
+or should resume to the bit, belongs into a store (`sae.write_store`) and `sae.training.engine`.
 """
 
 import itertools
@@ -69,7 +69,7 @@ def train(  # noqa: PLR0913 - six of them are named options with usual values
     """
     wanted = config if isinstance(config, DictionaryConfig) else DictionaryConfig(name="dictionary", sae=config)
     if wanted.target_hookpoint is not None or wanted.target_l0 is not None:
-        raise ConfigError("target_hookpoint and target_l0 need a store: write one with sae.Store.write, or leave them out")
+        raise ConfigError("target_hookpoint and target_l0 need a store: write one with sae.write_store, or leave them out")
     source = _source(vectors, wanted, num_vectors, epochs, batch_size, seed)
     where = device or own_device()
     first = FirstVectors(source.first(-(-STATISTICS_VECTORS // batch_size))[:STATISTICS_VECTORS].to(where), "the vectors")
@@ -109,7 +109,7 @@ def _source(vectors: Any, config: DictionaryConfig, num_vectors: int | None, epo
         return _Array(vectors, num_vectors, epochs, batch_size, seed)
     if epochs != 1 or config.resampling is not None:
         asked = "epochs" if epochs != 1 else "resampling"
-        raise ConfigError(f"{asked} reads vectors again, and an iterable gives them once: give an array, or write a store with sae.Store.write")
+        raise ConfigError(f"{asked} reads vectors again, and an iterable gives them once: give an array, or write a store with sae.write_store")
     if num_vectors is None:
         if not isinstance(vectors, list | tuple):
             raise ConfigError("an iterable does not say how many vectors it has: give num_vectors")

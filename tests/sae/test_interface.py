@@ -14,7 +14,7 @@ from sae.training import on_vectors
 
 NAMES = {
     "BatchTopK", "Gated", "JumpReLU", "Matryoshka", "PAnnealing", "ReLU", "ReLUApril", "Tied", "TopK",
-    "Store", "Subject", "evaluate", "harvest", "interpret", "load_dictionary", "measure", "save_dictionary", "train", "__version__",
+    "Store", "Subject", "evaluate", "harvest", "interpret", "load_dictionary", "measure", "save_dictionary", "train", "write_store", "__version__",
 }  # fmt: skip
 
 

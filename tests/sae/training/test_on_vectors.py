@@ -101,5 +101,5 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(vectors, options, erro
 
 @pytest.mark.parametrize("changes", [{"target_hookpoint": "blocks.0.hook_mlp_out"}])
 def test_what_needs_a_store_says_so(changes):
-    with pytest.raises(ConfigError, match=r"need a store: write one with sae\.Store\.write"):
+    with pytest.raises(ConfigError, match=r"need a store: write one with sae\.write_store"):
         sae.train(torch.rand(100, 4), fast(**changes), batch_size=50)
