@@ -82,7 +82,7 @@ def load_dictionary(url: str | os.PathLike[str] | Place, device: str | torch.dev
     """
     place = url if isinstance(url, Place) else Place(url)
     record = describe_dictionary(place)
-    config, weights = place.path(CONFIG_KEY), _read_weights(place, record.weights)
+    config, weights = place.path(CONFIG_KEY), read_weights(place, record.weights)
     if max(record.d_in, record.d_out or 0) * record.config.d_sae > len(weights):  # in float32, four bytes each: refused before shapes overflow
         raise ConfigError(f"{config} does not fit {WEIGHTS_KEY}: d_sae {record.config.d_sae} needs more than its {len(weights):,} bytes")
     found, _ = read_header(weights, place.path(WEIGHTS_KEY))
@@ -155,7 +155,12 @@ def put_json_lines(place: Place, key: str, rows: list[dict[str, Any]]) -> None:
     place.put(key, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _read_weights(place: Place, expected: WeightsEntry) -> bytes:
+def read_weights(place: Place, expected: WeightsEntry) -> bytes:
+    """Read the weights of a dictionary and prove them.
+
+    Raises:
+        CorruptObjectError: they are missing, or not those that its record names.
+    """
     try:
         weights = place.get(WEIGHTS_KEY)
     except InputError:

@@ -10,7 +10,8 @@ import torch
 
 from sae.architectures.registry import build_dictionary
 from sae.batches.loader import Batches
-from sae.checkpoint import TrainingState, delete_states, restore_state, save_state
+from sae.checkpoint import TrainingState, delete_states, read_weights, restore_state, save_state
+from sae.dictionary_record import describe_dictionary
 from sae.errors import ConfigError, DivergenceError, HookpointError, StoppedError
 from sae.parallel import Workers
 from sae.records import check_name
@@ -74,7 +75,7 @@ class StorePass:
         unfinished = [dictionary for dictionary in settled if not self.output.exists(f"{dictionary.name}/{RESULT_KEY}")]
         for dictionary in settled:
             if dictionary not in unfinished:
-                self._result(dictionary.name)  # proved before an hour is spent on the others
+                self._prove(dictionary.name)  # before an hour is spent on the others
         self.workers.agree(0)  # nobody writes a result before all have looked which are there
         try:
             runs = [self._begin(dictionary, record) for dictionary in unfinished]
@@ -95,6 +96,12 @@ class StorePass:
         result = read_result(place)
         check_name(result.name, name, place.path(RESULT_KEY))
         return result.model_dump(mode="json")
+
+    def _prove(self, name: str) -> None:
+        self._result(name)
+        if self.workers.leader:
+            place = self.output.child(name)
+            read_weights(place, describe_dictionary(place).weights)
 
     def _targets(self) -> list[str]:
         wanted = {dictionary.target_hookpoint: dictionary.name for dictionary in self.config.dictionaries if dictionary.target_hookpoint}

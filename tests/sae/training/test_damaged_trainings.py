@@ -59,6 +59,14 @@ def refused(call, *arguments):
     return str(error.value)
 
 
+def test_a_finished_dictionary_whose_weights_changed_is_not_taken_as_finished(store, output):
+    assert train(store, HOOKPOINT, CONFIG, output)["relu"]["steps"] == 8
+    weights = bytearray(output.get("relu/weights.safetensors"))
+    weights[-3] ^= 1
+    output.put("relu/weights.safetensors", bytes(weights))
+    assert "another digest than config.json promises" in refused(train, store, HOOKPOINT, CONFIG, output)
+
+
 def test_a_finished_training_is_proved_and_left_alone(store, output):
     before = {key: output.get(key) for key in output.list()}
     assert train(store, HOOKPOINT, CONFIG, output)["relu"]["steps"] == 8
