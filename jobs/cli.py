@@ -13,6 +13,7 @@ from collections.abc import Callable
 from jobs.commands import VERBS
 from jobs.parsing import parse
 from sae.errors import MonosemError
+from sae.extras import installation_advice
 from services.ending import End, Ending
 from services.ray_environment import prepare_ray_environment
 
@@ -38,6 +39,8 @@ def _end_of(error: BaseException) -> End | None:
     match error:
         case MonosemError():
             return End(str(error), error.exit_code)
+        case ImportError() if advice := installation_advice(error):
+            return End(advice, 2)
         case KeyboardInterrupt():
             return End.by_signal(signal.SIGINT)
         case BrokenPipeError():

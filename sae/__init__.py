@@ -13,6 +13,8 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sae.extras import installation_advice
+
 if TYPE_CHECKING:
     from sae.architectures.config import (
         BatchTopKConfig as BatchTopK,
@@ -104,7 +106,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'sae' has no attribute {name!r}; it has {', '.join(__all__)}")
     module, _, attribute = _HOMES[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        if advice := installation_advice(error):
+            raise ImportError(f"sae.{name}: {advice}", name=error.name) from error
+        raise
     globals()[name] = found  # a submodule of the same name, once it is imported, must not hide it
     return found
 
