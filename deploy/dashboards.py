@@ -1,6 +1,6 @@
 """The Grafana dashboards, from one short description: `python deploy/dashboards.py` writes helm/dashboards/*.json.
 
-A test compares the files with what this makes, and every query with the metrics that `services.metrics` declares and the few of Ray's
+A test compares the files with what this makes, and every query with the metrics that `services.monitoring.metrics` declares and the few of Ray's
 own named here.
 """
 

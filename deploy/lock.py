@@ -69,7 +69,10 @@ def main() -> None:
     write("torch-cpu", "torch for CPUs.", cpu_build())
     write("torch", "torch as the package index has it.", without(with_cuda, names(with_cuda) - {"torch"}))
     write("cuda", "What torch's CUDA build for Linux needs besides.", without(with_cuda, names(everywhere)))
-    for name, title, extra in (("runtime", "What every stage of Monosem needs.", ("--extra", "all")), ("test", "What Monosem and its tests need.", ("--extra", "test"))):
+    for name, title, extra in (
+        ("runtime", "What every stage of Monosem needs.", ("--extra", "all")),
+        ("test", "What Monosem and its tests need.", ("--extra", "test")),
+    ):
         write(
             name, f"{title} build.txt and torch come first.", without(compiled(["pyproject.toml"], (*pinned, *extra)), cuda | {"torch", "setuptools"})
         )

@@ -8,8 +8,8 @@ from jobs.config import RunConfig
 from jobs.rates import CLUSTER_SECONDS, EXPLAIN_FEATURES_PER_SECOND, RAY_TRAIN_SECONDS, RAY_WORKER_SECONDS, REPORT_SECONDS
 from sae.errors import InputError
 from sae.storage import parse_json_lines
-from sae.subject import Subject
-from services.capacity import Rates
+from sae.subject.model import Subject
+from services.cluster.capacity import Rates
 
 # The machine of `make bench` and its sizes; its harvest runs on two threads, its training step on all of two cores.
 MOST_BENCH_BYTES = 2**22

@@ -17,8 +17,8 @@ from sae.log import log
 from sae.provenance import described_dictionaries
 from sae.storage import Place, check_output_url
 from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_plan
-from sae.subject_check import check_subject
-from services.cluster_config import ClusterConfig
+from sae.subject.check import check_subject
+from services.cluster.config import ClusterConfig
 
 RUN_KEY = "config.json"
 TOKENS_PER_BYTE = 1 / 4  # of English text and usual tokenizers

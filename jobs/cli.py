@@ -14,8 +14,8 @@ from jobs.commands import VERBS
 from jobs.parsing import parse
 from sae.errors import MonosemError
 from sae.extras import installation_advice
+from services.cluster.environment import prepare_ray_environment
 from services.ending import End, Ending
-from services.ray_environment import prepare_ray_environment
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,11 +9,11 @@ from sae.interpretation.interpret import InterpretationConfig
 from sae.pretraining import PretrainingConfig
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.harvest import HarvestConfig
-from sae.subject import SubjectConfig
+from sae.subject.model import SubjectConfig
 from sae.training.config import TrainingConfig
-from services.capacity import PlanConfig
-from services.cluster_config import ClusterConfig
-from services.trainer_options import TrainerOptions
+from services.cluster.capacity import PlanConfig
+from services.cluster.config import ClusterConfig
+from services.training.options import TrainerOptions
 
 
 class RunConfig(Config):

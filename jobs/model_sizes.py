@@ -6,7 +6,7 @@ from typing import Any
 
 from sae.errors import InputError
 from sae.storage import parse_json
-from sae.subject import EMBEDDED, EMBEDDED_DIRECTORY
+from sae.subject.model import EMBEDDED, EMBEDDED_DIRECTORY
 
 MAX_CONFIGURATION_BYTES = 2**20
 _RESIDUAL = ("resid", "mlp", "hook_in", "hook_out", "embed", "ln")

@@ -13,11 +13,11 @@ from sae.storage import Place
 from sae.store.growing import expected_rows
 from sae.store.harvest import Beside, describe_subject, fill_store, make_plan
 from sae.store.manifest import MANIFEST_KEY, StorePlan, start_store
-from services.overlap import Overlap, run_together
 from services.session import Session
-from services.trainer import train_dictionaries
-from services.trainer_options import worker_count
-from services.training_resources import reserved_cpus
+from services.training.options import worker_count
+from services.training.overlap import Overlap, run_together
+from services.training.resources import reserved_cpus
+from services.training.trainer import train_dictionaries
 
 
 def harvest_and_train(config: RunConfig, session: Session, done: Callable[[str], None]) -> None:

@@ -13,8 +13,8 @@ from jobs.stages import WHOLE_WAY
 from sae.corpus.packing import Tokenizer
 from sae.corpus.sources import CorpusConfig, documents
 from sae.errors import ConfigError
-from sae.subject import Subject, SubjectConfig
-from services.capacity import Amounts, Costs, Crew, Estimate, Stage, estimate
+from sae.subject.model import Subject, SubjectConfig
+from services.cluster.capacity import Amounts, Costs, Crew, Estimate, Stage, estimate
 
 ROW_OVERHEAD_BYTES = 16  # sequence_id, position, token_id
 BYTES_PER_VALUE = {"float16": 2, "bfloat16": 2, "float32": 4}

@@ -24,15 +24,15 @@ from sae.architectures.registry import build_dictionary
 from sae.devices import device
 from sae.errors import FailureError
 from sae.evaluation.passes import evaluate_sequences
-from sae.interpretation.controls import random_directions
-from sae.interpretation.sources import NeuronSource
+from sae.interpretation.sources.controls import random_directions
+from sae.interpretation.sources.sources import NeuronSource
 from sae.storage import Place
 from sae.store.manifest import StorePlan
 from sae.store.writer import write_shard
-from sae.subject import Subject
+from sae.subject.model import Subject
 from sae.training.dictionary_config import DictionaryConfig
 from sae.training.optimization import build_optimizer
-from services.capacity import Rates
+from services.cluster.capacity import Rates
 
 PHASE_SECONDS = 2.0
 MOST_SECONDS = 150.0  # of all measuring

@@ -19,8 +19,8 @@ from sae.storage import Place
 from sae.storage.lease import hold_lease
 from sae.store.manifest import PLAN_KEY
 from services.ending import afterwards
-from services.progress import ProgressDisplay
-from services.resources import PeakMemory
+from services.monitoring.progress import ProgressDisplay
+from services.monitoring.resources import PeakMemory
 from services.session import Session, choose_executor, open_session
 
 VERSIONED = ("monosem", "torch", "ray", "transformer-lens", "transformers", "tokenizers", "pyarrow", "numpy")

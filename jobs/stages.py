@@ -16,10 +16,10 @@ from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.report.summary import summarise
 from sae.storage import Place
 from sae.store.harvest import harvest
-from sae.subject import load_tokenizer
+from sae.subject.model import load_tokenizer
 from services.pretrainer import pretrain_subject
 from services.session import Session
-from services.training_here import train_here
+from services.training.here import train_here
 
 Stage = Callable[[RunConfig, Session], Any]
 
@@ -60,7 +60,7 @@ def train_stage(config: RunConfig, session: Session) -> Any:
     given = config.training, config.store_url, config.hookpoint, f"{config.output}/dictionaries", config.trainer, session.monitor
     if session.name == "local":
         return train_here(*given)
-    from services.trainer import train_dictionaries  # Ray Train takes a second to import
+    from services.training.trainer import train_dictionaries  # Ray Train takes a second to import
 
     return train_dictionaries(*given)
 

@@ -5,7 +5,7 @@ import sys
 
 from jobs.loading import load_config
 from sae.log import log, start_logging
-from services.submission import connect_jobs, follow, submit
+from services.cluster.submission import connect_jobs, follow, submit
 
 
 def submit_verb(options: argparse.Namespace) -> int:

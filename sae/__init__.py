@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sae.store.from_vectors import write_store
     from sae.store.harvest import harvest
     from sae.store.reader import Store
-    from sae.subject import Subject
+    from sae.subject.model import Subject
     from sae.training.on_vectors import train
 
 _HOMES = {
@@ -62,7 +62,7 @@ _HOMES = {
     "ReLU": "sae.architectures.config:ReluConfig",
     "ReLUApril": "sae.architectures.config:ReluAprilConfig",
     "Store": "sae.store.reader:Store",
-    "Subject": "sae.subject:Subject",
+    "Subject": "sae.subject.model:Subject",
     "Tied": "sae.architectures.config:TiedConfig",
     "TopK": "sae.architectures.config:TopKConfig",
     "evaluate": "sae.evaluation.evaluate:evaluate",

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from sae.kernels.selection import map_values
 from sae.kernels.sparse import Features, feature_sums
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 
 class SquaredErrors(torch.autograd.Function):

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Monitor(Protocol):
-    """Takes the counts, gauges and progress of a stage; `services.monitor.RunMonitor` passes them on."""
+    """Takes the counts, gauges and progress of a stage; `services.monitoring.monitor.RunMonitor` passes them on."""
 
     def add(self, metric: str, amount: float, /, **labels: str) -> None:
         """Add to a counter."""

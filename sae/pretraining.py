@@ -25,7 +25,7 @@ from sae.errors import CorruptObjectError, EmptyCorpusError, PlanError
 from sae.pretraining_card import model_card
 from sae.records import Record, check_objects, digests_of, get_record, put_record
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+from sae.subject.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

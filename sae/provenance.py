@@ -10,7 +10,7 @@ from sae.dictionary_record import CONFIG_KEY, DictionaryRecord, describe_diction
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
 from sae.store.manifest import StorePlan
 from sae.store.reader import Store
-from sae.subject import Subject
+from sae.subject.model import Subject
 
 SHOWN_DIGEST = 12  # characters of a digest in a message
 

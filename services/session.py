@@ -12,7 +12,7 @@ import torch
 from sae.errors import InputError
 from sae.execution import Executor, InProcess
 from sae.monitor import Monitor
-from services.cluster_config import ClusterConfig
+from services.cluster.config import ClusterConfig
 from services.ending import afterwards
 
 ExecutorName = Literal["local", "ray"]
@@ -81,12 +81,12 @@ def open_session(config: ClusterConfig) -> Iterator[Session]:
     """
     name, _ = choose_executor(config)
     if name == "ray":
-        from services.ray_session import open_ray_session  # Ray is imported only where it works
+        from services.cluster.ray_session import open_ray_session  # Ray is imported only where it works
 
         with open_ray_session(config) as session:
             yield session
         return
-    from services.board import LocalMonitor
+    from services.monitoring.board import LocalMonitor
 
     monitor = LocalMonitor(config.metrics_host, config.metrics_port)
     with afterwards("the endpoint of metrics", monitor.stop):

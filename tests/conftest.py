@@ -35,7 +35,7 @@ from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
 from sae.pretraining import PretrainingConfig, TransformerConfig, build_model
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+from sae.subject.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
 pytest_plugins = ["tests.servers.fixtures"]
 

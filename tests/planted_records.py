@@ -13,8 +13,8 @@ from sae.dictionary_record import DictionaryRecord, describe_dictionary, put_dic
 from sae.evaluation.report import EvaluationReport
 from sae.evaluation.tables import TABLES, table_key
 from sae.interpretation.records import Budget
-from sae.interpretation.source_directory import SourcePlan
-from sae.interpretation.sources import SourceSpec
+from sae.interpretation.sources.directory import SourcePlan
+from sae.interpretation.sources.sources import SourceSpec
 from sae.interpretation.summary import summarise
 from sae.interpretation.summary_record import put_summary
 from sae.records import digests_of, put_record

@@ -14,13 +14,13 @@ from sae.interpretation.language_model.records import SCHEMA as WORDS_SCHEMA
 from sae.interpretation.language_model.records import SCORES
 from sae.interpretation.language_model.scores import CHANCE
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA
-from sae.interpretation.vocabulary import put_vocabulary
+from sae.interpretation.text.vocabulary import put_vocabulary
 from sae.rating.agreement import explanation_scores
 from sae.rating.deck import DeckConfig, make_deck
 from sae.rating.records import Rating, Ratings
 from sae.rating.rubric import PARTS
 from sae.storage import Place
-from sae.tokens_shown import TokenTexts
+from sae.subject.tokens_shown import TokenTexts
 
 HOSTILE_EXPLANATION = f"fires on {HOSTILE} & <b>bold</b> <!-- a comment"
 WORDS = [" the", " of", " def", " return", " import", " class", " self", " value", " array", " if", " not", " is", " in", " None", "(", ")", ":"]

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from sae.interpretation.language_model.material import Vocabulary
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, NUM_INTERVALS, Budget
-from sae.interpretation.source_directory import SourcePlan
-from sae.interpretation.sources import SourceSpec
+from sae.interpretation.sources.directory import SourcePlan
+from sae.interpretation.sources.sources import SourceSpec
 from sae.interpretation.summary import summarise
 from sae.interpretation.summary_record import put_summary
 from sae.records import digests_of, put_record

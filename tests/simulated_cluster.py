@@ -22,9 +22,9 @@ from sae.monitor import SILENT
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.harvest import HarvestConfig, HarvestReport, fill_store
 from sae.store.manifest import Receipt, StoreManifest, StorePlan, receipt_key
-from sae.subject import SubjectConfig
-from services.actors import Answer
-from services.worker_pool import run_pool
+from sae.subject.model import SubjectConfig
+from services.pool.actors import Answer
+from services.pool.ray_pool import run_pool
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SimulatedActor:
 
 
 class SimulatedCluster:
-    """`services.actors.Actors` in simulated time.
+    """`services.pool.actors.Actors` in simulated time.
 
     Args:
         place: where receipts go.

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from jobs.parsing import build_parser
-from services.board import MetricsBoard
 from services.browser.server import Listening
-from services.cluster_config import ClusterConfig
-from services.monitor import RunMonitor
+from services.cluster.config import ClusterConfig
+from services.monitoring.board import MetricsBoard
+from services.monitoring.monitor import RunMonitor
 
 ROOT = Path(__file__).parents[1]
 TREES = {

@@ -14,7 +14,7 @@ from sae.errors import WidthError
 from sae.kernels.features import decode_features
 from sae.kernels.sparse import Features, SparseFeatures, as_dense, as_sparse, firings_of
 from sae.losses import mean_squared_errors
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from sae.dictionary_record import DictionaryMetadata

@@ -9,7 +9,7 @@ from sae.architectures.topk import TopKDictionary
 from sae.kernels.features import encode_at
 from sae.kernels.selection import encode_above, map_values, support_batch_topk
 from sae.kernels.sparse import Features, SparseFeatures
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 
 class BatchTopKDictionary(TopKDictionary):

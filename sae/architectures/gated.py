@@ -12,7 +12,7 @@ from sae.kernels.features import decode_features
 from sae.kernels.selection import encode_above, fired, map_values
 from sae.kernels.sparse import Features
 from sae.losses import l1_norms, mean_squared_errors
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 
 class GatedDictionary(Dictionary):

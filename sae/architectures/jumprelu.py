@@ -13,7 +13,7 @@ from sae.kernels.jumps import jump_relu, step
 from sae.kernels.selection import encode_above, fired, map_values
 from sae.kernels.sparse import Features, feature_sums
 from sae.losses import mean_squared_errors
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 
 class JumpReluDictionary(Dictionary):

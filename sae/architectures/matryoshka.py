@@ -12,7 +12,7 @@ from sae.kernels.features import decode_features
 from sae.kernels.selection import split_rows
 from sae.kernels.sparse import SparseFeatures
 from sae.losses import normalized_squared_error
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 
 
 class MatryoshkaDictionary(BatchTopKDictionary):

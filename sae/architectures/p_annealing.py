@@ -11,7 +11,7 @@ from sae.architectures.config import PAnnealingConfig
 from sae.architectures.relu import ENCODER_NORM_AT_START, ReluDictionary
 from sae.kernels.sparse import Features
 from sae.losses import mean_squared_errors, power_norms
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 
 # A share of steps and the share at which a change is due are the same number up to how it was computed.
 ROUNDING = 1e-9

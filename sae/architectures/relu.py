@@ -9,7 +9,7 @@ from sae.architectures.config import ReluConfig
 from sae.kernels.features import encode_relu
 from sae.kernels.sparse import Features
 from sae.losses import l1_norms, mean_squared_errors
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 ENCODER_NORM_AT_START = 0.1
 

@@ -11,7 +11,7 @@ from sae.errors import ConfigError
 from sae.kernels.features import decode_features, encode_relu
 from sae.kernels.sparse import Features
 from sae.losses import l1_norms, mean_squared_errors
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 
 class TiedDictionary(Dictionary):

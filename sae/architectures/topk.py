@@ -13,7 +13,7 @@ from sae.kernels.selection import keep_largest_of_row
 from sae.kernels.sparse import Features, SparseFeatures
 from sae.kernels.support import support_topk
 from sae.losses import auxiliary_squared_error, normalized_squared_error
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 
 class TopKDictionary(Dictionary):

@@ -15,7 +15,7 @@ from sae.evaluation.evaluate import load_dictionaries
 from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ranges, with_progress
 from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place
-from sae.subject import Subject, SubjectConfig, load_tokenizer
+from sae.subject.model import Subject, SubjectConfig, load_tokenizer
 from sae.units import NEURONS
 
 CodedTokens = tuple[np.ndarray, dict[str, csr_array]]

@@ -19,7 +19,7 @@ from sae.corpus.formats.recognition import COMPRESSION_SUFFIXES, Compression
 from sae.corpus.splitting import normal_form
 from sae.errors import InputError
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer
+from sae.subject.tokenization import SubjectTokenizer
 
 MAX_LABELS = 1000
 

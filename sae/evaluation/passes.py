@@ -16,8 +16,8 @@ from sae.evaluation.predictions import CleanPredictions, Comparison, clean_predi
 from sae.evaluation.reconstruction import reconstruction_sums
 from sae.evaluation.report import EvaluationSums
 from sae.evaluation.sparsity import sparsity_sums
-from sae.replay import SplicedRuns
-from sae.subject import Subject
+from sae.subject.model import Subject
+from sae.subject.replay import SplicedRuns
 
 Target = tuple[str, Float[Tensor, " d_out"]]
 """A hookpoint that a transcoder reconstructs, and the store's mean activation there."""

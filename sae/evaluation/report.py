@@ -39,9 +39,9 @@ from sae.evaluation.weights import DensityClusters, FeatureWeights, density_clus
 from sae.public_names import public_dataset, public_name
 from sae.records import check_name, check_objects, get_record, put_record
 from sae.storage import Place, sha256_hex
-from sae.subject import SubjectConfig
+from sae.subject.model import SubjectConfig
+from sae.subject.tokens_shown import shown_line
 from sae.tables import arrow_table, ipc_bytes
-from sae.tokens_shown import shown_line
 
 CONTEXTS_AT_ONCE = 4096  # worst predictions whose sequences are read together
 MOST_TO_COMPLETE = 3  # tokens after a token that may complete its character: one a byte

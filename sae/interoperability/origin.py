@@ -6,7 +6,7 @@ from typing import Any
 from sae.config import Config
 from sae.dictionary_record import describe_dictionary
 from sae.evaluation.report import read_report
-from sae.interpretation.source_directory import read_source
+from sae.interpretation.sources.directory import read_source
 from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.public_names import public_name
 from sae.storage import Place

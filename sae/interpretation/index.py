@@ -12,19 +12,19 @@ import pyarrow as pa
 
 from sae.corpus.packing import TokenCorpus
 from sae.errors import FailureError, InputError
-from sae.interpretation.ablation import ModelReader, learn_by_ablation, peaks_of
-from sae.interpretation.contexts import Contexts
-from sae.interpretation.example_rows import ExampleRows, join_rows
-from sae.interpretation.examples import Chosen, ExamplePool, anchor_tokens, choose, intervals_of, num_distinct
-from sae.interpretation.explanations import explain, patterns_json
-from sae.interpretation.firings import FeatureFirings, Firings
-from sae.interpretation.graph_learning import learn
-from sae.interpretation.neighbours import Neighbours
-from sae.interpretation.passages import Passages, load_passages, passage_ids
+from sae.interpretation.examples.choice import Chosen, ExamplePool, anchor_tokens, choose, intervals_of, num_distinct
+from sae.interpretation.examples.firings import FeatureFirings, Firings
+from sae.interpretation.examples.neighbours import Neighbours
+from sae.interpretation.examples.rows import ExampleRows, join_rows
+from sae.interpretation.patterns.ablation import ModelReader, learn_by_ablation, peaks_of
+from sae.interpretation.patterns.learning import learn
+from sae.interpretation.patterns.token_graph import TokenGraph
+from sae.interpretation.patterns.wording import explain, patterns_json
 from sae.interpretation.records import FEATURES_SCHEMA, HARD, KINDS, NUM_INTERVALS, SCORING_DRAWS, Budget
 from sae.interpretation.sampling import draw_seed
 from sae.interpretation.scoring import held_out_figures, pearson, quantised, spearman
-from sae.interpretation.token_graph import TokenGraph
+from sae.interpretation.text.contexts import Contexts
+from sae.interpretation.text.passages import Passages, load_passages, passage_ids
 
 SILENT = "never fires on the explanation text"
 FIRING_OR_HARD = [KINDS.index("top"), KINDS.index("interval"), HARD]

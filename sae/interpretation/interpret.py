@@ -17,19 +17,16 @@ from scipy.sparse import csc_array
 from sae.corpus.packing import TokenCorpus
 from sae.devices import device
 from sae.execution import Executor, InProcess, PoolOptions
-from sae.interpretation.ablation import ModelReader
 from sae.interpretation.comparison import write_comparison
-from sae.interpretation.controls import FIT_KEY, FITTED, fit_control
-from sae.interpretation.firings import Firings, firing_counts, write_firings
+from sae.interpretation.examples.firings import Firings, firing_counts, write_firings
+from sae.interpretation.examples.neighbours import StrongestPlaces, find_neighbours, similar_directions
 from sae.interpretation.index import RangeIndexer, index_range, read_texts
 from sae.interpretation.language_model.config import LanguageModelConfig
-from sae.interpretation.neighbours import StrongestPlaces, find_neighbours, similar_directions
-from sae.interpretation.passages import load_passages
+from sae.interpretation.patterns.ablation import ModelReader
 from sae.interpretation.planning import SPLITS, InterpretationJob, all_sources, source_plan
-from sae.interpretation.reading import read_codes, read_logits
 from sae.interpretation.records import Budget
-from sae.interpretation.scratch import get_table, put_table, whole_tables
-from sae.interpretation.source_directory import (
+from sae.interpretation.sources.controls import FIT_KEY, FITTED, fit_control
+from sae.interpretation.sources.directory import (
     FIRINGS,
     LOGITS_KEY,
     SIMILAR_KEY,
@@ -43,14 +40,17 @@ from sae.interpretation.source_directory import (
     start_source,
     write_part,
 )
-from sae.interpretation.sources import SourceSpec, open_source
+from sae.interpretation.sources.scratch import get_table, put_table, whole_tables
+from sae.interpretation.sources.sources import SourceSpec, open_source
 from sae.interpretation.summary_record import SUMMARY_KEY
-from sae.interpretation.vocabulary import VOCABULARY_KEY, put_vocabulary
+from sae.interpretation.text.passages import load_passages
+from sae.interpretation.text.reading import read_codes, read_logits
+from sae.interpretation.text.vocabulary import VOCABULARY_KEY, put_vocabulary
 from sae.log import log
 from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
 from sae.store.reader import Store
-from sae.subject import Subject, SubjectConfig, load_tokenizer
+from sae.subject.model import Subject, SubjectConfig, load_tokenizer
 
 SEQUENCES_PER_TASK = 128
 FEATURES_PER_TASK = 256

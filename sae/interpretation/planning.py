@@ -11,16 +11,16 @@ from sae.corpus.packing import TokenCorpus
 from sae.corpus.splitting import Split
 from sae.dictionary_record import DictionaryRecord, describe_dictionary
 from sae.errors import ConfigError, PlanError
-from sae.interpretation.controls import DEFAULT_K, FITTED, ControlKind, ControlsConfig
-from sae.interpretation.passages import passage_ids
 from sae.interpretation.records import Budget
-from sae.interpretation.source_directory import SourcePlan
-from sae.interpretation.sources import SourceSpec, examined_features
+from sae.interpretation.sources.controls import DEFAULT_K, FITTED, ControlKind, ControlsConfig
+from sae.interpretation.sources.directory import SourcePlan
+from sae.interpretation.sources.sources import SourceSpec, examined_features
+from sae.interpretation.text.passages import passage_ids
 from sae.provenance import DescribedDictionaries, check_dictionaries, check_dictionary, described_dictionaries
 from sae.records import Record, as_record
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.subject import SubjectConfig
+from sae.subject.model import SubjectConfig
 from sae.units import NEURONS
 
 SPLITS: dict[str, Split] = {"explanation": "train", "scoring": "held_out"}

@@ -1,7 +1,7 @@
 """What interpretation is asked for, and the records it leaves.
 
 One directory per *source* (a dictionary by its name; `neurons`; the controls `random_directions`, `pca`, `ica`, `nmf`, `random_dictionary`, and
-`shuffled_<name>`: a dictionary of the run on the weight-shuffled model), `vocabulary.json` (`sae.interpretation.vocabulary`) and
+`shuffled_<name>`: a dictionary of the run on the weight-shuffled model), `vocabulary.json` (`sae.interpretation.text.vocabulary`) and
 `comparison.json` (`sae.interpretation.comparison`)::
 
     <output>/<source>/plan.json          first: the inputs; another plan in the same place is an error
@@ -72,7 +72,7 @@ import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sae.config import Config, Seed
-from sae.interpretation.controls import ControlsConfig
+from sae.interpretation.sources.controls import ControlsConfig
 
 EXPLANATIONS_KEY = "llm_explanations.parquet"  # of a source, where a language model was asked (`language_model.records`)
 NUM_INTERVALS = 12

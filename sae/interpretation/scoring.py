@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sae.interpretation.firings import FeatureFirings
+from sae.interpretation.examples.firings import FeatureFirings
 from sae.interpretation.sampling import draw_seed
 
 DIGITS = 9

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from sae.interpretation.records import Budget
 from sae.interpretation.scoring import median_interval
-from sae.interpretation.sources import SourceSpec
+from sae.interpretation.sources.sources import SourceSpec
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 HELD_OUT = ("firing_precision", "firing_recall", "firing_f1", "variance_explained", "score_all_tokens", "spearman_all_tokens", "score_hard")

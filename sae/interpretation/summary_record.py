@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from sae.dictionary_record import Share
 from sae.interpretation.records import EXPLANATIONS_KEY, Budget
-from sae.interpretation.sources import SourceKind
+from sae.interpretation.sources.sources import SourceKind
 from sae.records import Record, check_name, get_record, put_record
 from sae.storage import Place
 

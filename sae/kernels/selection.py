@@ -15,7 +15,7 @@ from sae.kernels.candidates import support_relu_bfloat16
 from sae.kernels.features import encode_at
 from sae.kernels.sparse import ByFeature, Features, SparseFeatures
 from sae.kernels.support import DENSE_ABOVE_DENSITY, probe_density, support_relu
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 
 # The bound is guessed so low that about this many times the wanted entries lie above it.
 CANDIDATES_PER_WANTED = 1.5

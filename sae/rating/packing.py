@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sae.tokens_shown import shown_line
+from sae.subject.tokens_shown import shown_line
 
 SHARES = 999  # activations are carried as thousandths of the feature's maximum
 

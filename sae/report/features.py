@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sae.config import Config, Seed
-from sae.interpretation.source_directory import examples_table, features_table
+from sae.interpretation.sources.directory import examples_table, features_table
 from sae.rating.packing import TokenNumbers, pairs
 from sae.report.gather import ExplainedSource
 from sae.report.held_out import packed_figures, packed_near

@@ -12,7 +12,7 @@ from sae.dictionary_record import CONFIG_KEY, DictionaryRecord, describe_diction
 from sae.errors import CorruptObjectError, InputError
 from sae.evaluation.report import read_report, read_table
 from sae.interpretation.comparison import COMPARISON_KEY, ComparisonRecord, read_comparison
-from sae.interpretation.source_directory import features_table, read_source
+from sae.interpretation.sources.directory import features_table, read_source
 from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.provenance import check_dictionary
 from sae.records import check_name

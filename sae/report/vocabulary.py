@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sae.errors import InputError
-from sae.interpretation.vocabulary import VOCABULARY_KEY, read_vocabulary
+from sae.interpretation.text.vocabulary import VOCABULARY_KEY, read_vocabulary
 from sae.report.gather import RunRecord, gather
 from sae.storage import Place
 
@@ -24,7 +24,7 @@ def run_vocabulary(run: Place, record: RunRecord | None = None) -> Sequence[str]
     place = run.child("interpretation")
     if place.exists(VOCABULARY_KEY):
         return read_vocabulary(place, digest)
-    from sae.subject import SubjectConfig, load_tokenizer  # seconds of import that a run with its vocabulary does not need
+    from sae.subject.model import SubjectConfig, load_tokenizer  # seconds of import that a run with its vocabulary does not need
 
     reasons = []
     for model in _models(record):

@@ -23,7 +23,7 @@ from sae.store.harvest_worker import HarvestReport, HarvestWorker
 from sae.store.lost import forget_lost, lost_receipts
 from sae.store.manifest import MANIFEST_KEY, StoreManifest, StorePlan, finish_store, missing_shards, start_store
 from sae.store.schema import Compression, StoreDtype
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 
 STAGE = "harvest/tokens"
 Hookpoints = Annotated[list[Name], BeforeValidator(as_list), AfterValidator(refuse_repetition)]

@@ -20,7 +20,7 @@ from sae.storage import Place
 from sae.store.manifest import MANIFEST_KEY, StorePlan, read_manifest
 from sae.store.schema import TORCH_DTYPES
 from sae.store.writer import encoding_bytes, write_shard
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 
 
 @dataclass(frozen=True)

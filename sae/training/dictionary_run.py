@@ -12,7 +12,7 @@ from torch import Tensor
 from sae.architectures.base import Dictionary, StepContext, TrainingPass
 from sae.checkpoint import TrainingState, put_json_lines
 from sae.errors import WidthError
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 from sae.storage import Place
 from sae.training.dead_features import DeadFeatureTracker
 from sae.training.dictionary_config import DictionaryConfig

@@ -15,7 +15,7 @@ Each dictionary is what it would be alone: it has its own weights, optimiser, ra
 from collections.abc import Callable
 from typing import Any
 
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.config import TrainingConfig

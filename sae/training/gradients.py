@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sae.architectures.base import Dictionary
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 
 
 @torch.no_grad()

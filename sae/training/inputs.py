@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sae.batches.loader import Batches
 from sae.errors import InputError
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 from sae.training.geometric_median import geometric_median
 
 STATISTICS_VECTORS = 16_384

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from sae.architectures.base import Dictionary, StepContext
 from sae.config import Config, Real
-from sae.parallel import ALONE, Workers
+from sae.parallel.workers import ALONE, Workers
 from sae.training.optimization import reset_moments
 
 ENCODER_NORM_FACTOR = 0.2

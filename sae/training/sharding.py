@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sae.architectures.base import Dictionary
 from sae.errors import ConfigError
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae.architectures.base import Dictionary
 from sae.checkpoint import TrainingState
 from sae.errors import InputError
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 from sae.records import Record, as_record
 from sae.tensor_files import TensorShape, first_difference, shapes_of
 from sae.training.dead_features import DeadFeatureTracker

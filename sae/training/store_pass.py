@@ -13,7 +13,7 @@ from sae.batches.loader import Batches
 from sae.checkpoint import TrainingState, delete_states, read_weights, restore_state, save_state
 from sae.dictionary_record import describe_dictionary
 from sae.errors import ConfigError, DivergenceError, HookpointError, StoppedError
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 from sae.records import check_name
 from sae.storage import Place
 from sae.store.reader import Store

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sae.errors import ConfigError
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 from sae.records import get_record, put_record
 from sae.storage import Place
 from sae.training.dictionary_config import DictionaryConfig, TargetL0Config

@@ -15,7 +15,7 @@ from sae.storage import Place
 from services.browser.connections import SEND_BUFFER_BYTES, Connections, reset
 from services.browser.hosts import Hosts
 from services.browser.pages import CONTENT_SECURITY_POLICY, Pages, index_key
-from services.metrics import build_metrics
+from services.monitoring.metrics import build_metrics
 
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -23,7 +23,7 @@ from sae.rating.deck import read_deck
 from sae.rating.records import Rating, Ratings
 from sae.rating.rubric import PARTS
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+from sae.subject.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 from sae.training.engine import train
 from tests.attacks.commands_here import command
 from tests.conftest import some_text
@@ -150,7 +150,7 @@ def stop_training(run: Path) -> None:
     def trained_in_part(store: Any, hookpoint: str, config: Any, output: Any, *others: Any) -> Any:
         return stopped(store, hookpoint, config, output, *others[:-1])
 
-    with mock.patch("services.training_here.train", trained_in_part):
+    with mock.patch("services.training.here.train", trained_in_part):
         command("train", "-c", "run.yaml")
     assert list((run / "dictionaries" / "state").rglob("*.safetensors")), "it was to be stopped"
 

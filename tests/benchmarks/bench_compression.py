@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from sae.store.schema import RECORD_BATCH_ROWS, TORCH_DTYPES
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 from tests.benchmarks.harness import Measurement
 from tests.benchmarks.harvests import embedded_corpus, on_disk
 

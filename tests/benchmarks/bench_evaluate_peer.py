@@ -14,7 +14,7 @@ from sae.corpus.packing import TokenCorpus
 from sae.evaluation.evaluate import EvaluationWorker, merge_parts
 from sae.interoperability.exchange import export_dictionary
 from sae.storage import Place
-from sae.subject import EMBEDDED_DIRECTORY
+from sae.subject.model import EMBEDDED_DIRECTORY
 from tests.benchmarks.evaluations import SEQUENCES_PER_FORWARD, embedded_setting, evaluation_job
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import on_disk

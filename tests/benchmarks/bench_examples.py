@@ -23,21 +23,21 @@ from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.corpus.packing import TokenCorpus, prepare_corpus
 from sae.corpus.sources import CorpusConfig
-from sae.interpretation.example_rows import ExampleRows, join_rows
-from sae.interpretation.examples import anchor_tokens, choose
-from sae.interpretation.firings import Firings, write_firings
+from sae.interpretation.examples.choice import anchor_tokens, choose
+from sae.interpretation.examples.firings import Firings, write_firings
+from sae.interpretation.examples.neighbours import StrongestPlaces, find_neighbours, similar_directions
+from sae.interpretation.examples.rows import ExampleRows, join_rows
 from sae.interpretation.index import check_apart, read_texts
-from sae.interpretation.neighbours import StrongestPlaces, find_neighbours, similar_directions
-from sae.interpretation.passages import load_passages, passage_ids
-from sae.interpretation.reading import read_codes
 from sae.interpretation.records import Budget
-from sae.interpretation.scratch import get_table, put_table
-from sae.interpretation.source_directory import firings_key
-from sae.interpretation.sources import DictionarySource
+from sae.interpretation.sources.directory import firings_key
+from sae.interpretation.sources.scratch import get_table, put_table
+from sae.interpretation.sources.sources import DictionarySource
+from sae.interpretation.text.passages import load_passages, passage_ids
+from sae.interpretation.text.reading import read_codes
 from sae.storage import Place
 from sae.store.harvest import HarvestConfig, SubjectProbe, make_plan
-from sae.subject import EMBEDDED_DIRECTORY, Subject
-from sae.tokenization import SubjectTokenizer
+from sae.subject.model import EMBEDDED_DIRECTORY, Subject
+from sae.subject.tokenization import SubjectTokenizer
 from tests.benchmarks.evaluations import Setting, embedded_setting, six_layer_setting
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import InProcess, on_disk

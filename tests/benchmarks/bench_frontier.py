@@ -25,7 +25,7 @@ from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 from sae.training.config import TrainingConfig
 from sae.training.engine import train
 from tests.benchmarks.harness import Bar, Measurement

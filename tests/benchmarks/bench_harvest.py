@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sae.corpus.packing import TokenCorpus
-from sae.subject import EMBEDDED_DIRECTORY, SubjectConfig
+from sae.subject.model import EMBEDDED_DIRECTORY, SubjectConfig
 from tests.benchmarks.harness import Bar, Measurement, Skipped, interleaved_seconds
 from tests.benchmarks.harvests import HOOKPOINT, InProcess, bare_forward, check_bare_forward, embedded_corpus, embedded_plan, on_disk
 from tests.benchmarks.peers import Peer

@@ -21,7 +21,7 @@ from sae.corpus.packing import TokenCorpus
 from sae.storage import Place
 from sae.store.manifest import StorePlan
 from sae.store.writer import encoding_bytes
-from sae.subject import SubjectConfig
+from sae.subject.model import SubjectConfig
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import InProcess, embedded_corpus, embedded_plan, on_disk
 from tests.benchmarks.workers import CORES

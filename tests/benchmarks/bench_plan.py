@@ -12,8 +12,8 @@ from jobs.loading import load_config
 from jobs.plan import count_amounts, crews
 from jobs.rates import measured_rates
 from sae.storage import Place
-from sae.subject import Subject
-from services.capacity import estimate
+from sae.subject.model import Subject
+from services.cluster.capacity import estimate
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import on_disk
 

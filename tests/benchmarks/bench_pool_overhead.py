@@ -18,8 +18,8 @@ from sae.execution import QueueOptions
 from sae.storage import Place
 from sae.store.harvest import HarvestWorker
 from sae.store.manifest import StorePlan, start_store
-from sae.subject import SubjectConfig
-from services.worker_pool import run_pool
+from sae.subject.model import SubjectConfig
+from services.pool.ray_pool import run_pool
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import InProcess, embedded_corpus, embedded_plan, on_disk
 from tests.benchmarks.workers import CORES

@@ -15,8 +15,8 @@ from sae.corpus.sources import CorpusConfig
 from sae.evaluation.evaluate import EvaluationJob
 from sae.storage import Place
 from sae.store.harvest import HarvestConfig, SubjectProbe, make_plan
-from sae.subject import EMBEDDED_DIRECTORY, Subject, SubjectConfig
-from sae.tokenization import SubjectTokenizer
+from sae.subject.model import EMBEDDED_DIRECTORY, Subject, SubjectConfig
+from sae.subject.tokenization import SubjectTokenizer
 from tests.benchmarks.harvests import InProcess
 
 SEQUENCES_PER_FORWARD = 8

@@ -17,8 +17,8 @@ from sae.corpus.sources import CorpusConfig
 from sae.storage import Place
 from sae.store.harvest import HarvestConfig, HarvestWorker, SubjectProbe, make_plan
 from sae.store.manifest import StorePlan, finish_store, start_store
-from sae.subject import EMBEDDED_DIRECTORY, Subject, SubjectConfig
-from sae.tokenization import SubjectTokenizer
+from sae.subject.model import EMBEDDED_DIRECTORY, Subject, SubjectConfig
+from sae.subject.tokenization import SubjectTokenizer
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
 DISK = Path("/var/tmp")  # a disk by convention, where /tmp may be memory

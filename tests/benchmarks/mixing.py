@@ -17,7 +17,7 @@ from sae.storage import Place
 from sae.store.manifest import StorePlan
 from sae.store.schema import row_bytes
 from sae.store.writer import selected_tokens
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 
 HOOKPOINT, D_IN, CONTEXT_LENGTH = "blocks.0.mlp.hook_post", 512, 256
 NUM_SHARDS, SEQUENCES_PER_SHARD, BATCH_SIZE = 48, 256, 4096

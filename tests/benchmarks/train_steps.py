@@ -16,7 +16,7 @@ from sae.architectures.registry import build_dictionary
 from sae.corpus.packing import prepare_corpus
 from sae.corpus.sources import CorpusConfig
 from sae.storage import Place
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 from sae.training.dictionary_config import DictionaryConfig
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.optimization import OptimizerConfig

@@ -99,7 +99,7 @@ def calm(tmp_path_factory, tiny_subject_directory, tiny_corpus) -> Place:
     """The store that nothing disturbed: every shard in order, by one worker in this process."""
     from sae.store.harvest import HarvestConfig, HarvestWorker, SubjectProbe, make_plan
     from sae.store.manifest import finish_store, start_store
-    from sae.subject import SubjectConfig
+    from sae.subject.model import SubjectConfig
 
     subject = SubjectConfig(model=str(tiny_subject_directory))
     config = HarvestConfig(**HARVEST)

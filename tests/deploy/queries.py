@@ -4,7 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from services.metrics import METRICS
+from services.monitoring.metrics import METRICS
 
 _spec = importlib.util.spec_from_file_location("dashboards", Path(__file__).parents[2] / "deploy" / "dashboards.py")
 dashboards = importlib.util.module_from_spec(_spec)

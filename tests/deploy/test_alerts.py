@@ -8,7 +8,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from queries import metrics_of, unknown_metrics
 
-from services.metrics import METRICS, build_metrics
+from services.monitoring.metrics import METRICS, build_metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "helm/rules/monosem.yaml"

@@ -19,9 +19,9 @@ from matplotlib import image
 from queries import dashboards
 
 from sae.storage import Place
-from services.board import MetricsBoard
 from services.browser.server import Listening, start
-from services.metrics import METRICS
+from services.monitoring.board import MetricsBoard
+from services.monitoring.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 SERVER = shutil.which("prometheus", path=str(ROOT / ".tools" / "prometheus")) or shutil.which("prometheus")

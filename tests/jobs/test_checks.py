@@ -13,7 +13,7 @@ from jobs.stages import WHOLE_WAY
 from sae.corpus.sources import CorpusConfig
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, UserError
 from sae.storage import Place
-from services.cluster_config import ClusterConfig
+from services.cluster.config import ClusterConfig
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.model_sizes import hookpoint_width, model_configuration
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 
 GEMMA = {"hidden_size": 640, "intermediate_size": 2048, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262_144}
 

@@ -16,7 +16,7 @@ from jobs.loading import load_config
 from jobs.memory import memory_of_stages
 from jobs.plan import bounded_by_text, count_amounts, crews, describe_means, describe_time
 from sae.errors import ConfigError, FailureError, InputError
-from services.capacity import PlanConfig, Rates, estimate
+from services.cluster.capacity import PlanConfig, Rates, estimate
 
 MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
 WIDTHS = {MLP: 512, RESID: 128}

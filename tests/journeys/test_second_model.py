@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sae.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
+from sae.subject.tokenization import SubjectTokenizer, save_tokenizer, train_tokenizer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.usefixtures("cluster_at_hand")]
 HOOKPOINT = "blocks.0.hook_resid_post"

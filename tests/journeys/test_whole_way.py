@@ -21,7 +21,7 @@ import sae
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.store.verification import verify_store
-from services.metrics import METRICS
+from services.monitoring.metrics import METRICS
 from tests.journeys.conftest import PLANTED, Scraper
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]

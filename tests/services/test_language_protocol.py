@@ -21,7 +21,7 @@ from sae.errors import InputError
 from sae.interpretation.language_model.config import LanguageModelConfig, ReplyOptions
 from sae.interpretation.language_model.exchange import Request
 from sae.storage import Place
-from sae.tokenization import train_tokenizer
+from sae.subject.tokenization import train_tokenizer
 from services.language_interpreter import explain_in_words
 from services.language_model import LanguageModel
 from services.spending import Spending, Spent

@@ -8,7 +8,7 @@ import pytest
 from sae.errors import InputError
 from sae.execution import InProcess
 from services import session
-from services.cluster_config import ClusterConfig
+from services.cluster.config import ClusterConfig
 from services.session import choose_executor, open_session
 
 

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 from sae.storage import sha256_hex
-from sae.tokens_shown import JOINED
+from sae.subject.tokens_shown import JOINED
 from sae.visible_text import SEEN_PARTS, whole_characters
 
 LONGEST_TOKEN = 60  # characters of one token shown; some vocabularies hold lines of dashes

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from sae.errors import FailureError, InputError
 from sae.interpretation.records import HARD, KINDS, NUM_INTERVALS
 from sae.interpretation.sampling import draw_seed, priorities
-from sae.interpretation.source_directory import examples_table, features_table
+from sae.interpretation.sources.directory import examples_table, features_table
 from sae.interpretation.summary_record import SUMMARY_KEY, read_summary
 from sae.storage import Place
-from sae.tokens_shown import shown_line
+from sae.subject.tokens_shown import shown_line
 
 _FEATURES = [
     *("feature", "density", "num_firing", "max_activation", "activation_histogram", "not_scored_reason", "single_token", "top_logits"),

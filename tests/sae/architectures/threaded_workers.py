@@ -1,11 +1,11 @@
-"""Several workers in one process: a thread each, meeting at a barrier. What `sae.parallel` promises, without processes."""
+"""Several workers in one process: a thread each, meeting at a barrier. What `sae.parallel.workers` promises, without processes."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from sae.parallel import Workers
+from sae.parallel.workers import Workers
 
 
 class _Meeting:

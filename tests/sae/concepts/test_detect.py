@@ -16,7 +16,7 @@ from sae.errors import ConfigError, HookpointError, InputError, PlanError
 from sae.execution import PoolOptions
 from sae.provenance import described_dictionaries
 from sae.storage import Place
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 
 MLP = "blocks.0.mlp.hook_post"
 OPTIONS = ConceptOptions(context_length=32, sequences_per_forward=4, sequences_per_task=6, num_workers=2, pool=PoolOptions(num_cpus=0.5))

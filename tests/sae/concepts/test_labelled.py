@@ -9,7 +9,7 @@ import pytest
 from sae.concepts.labelled import ConceptsConfig, label_tokens, read_labelled
 from sae.errors import InputError
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer
+from sae.subject.tokenization import SubjectTokenizer
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from sae.corpus.sources import CorpusConfig
 from sae.corpus.splitting import split_documents
 from sae.errors import CorruptObjectError, EmptyCorpusError, InputError, PlanError
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer
+from sae.subject.tokenization import SubjectTokenizer
 
 
 @pytest.fixture(scope="module")

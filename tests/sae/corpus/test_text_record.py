@@ -9,7 +9,7 @@ from sae.corpus.sources import CorpusConfig
 from sae.corpus.text_record import TEXT_KEY, check_text_is_the_same, record_text
 from sae.errors import CorruptObjectError, PlanError
 from sae.storage import Place
-from sae.tokenization import SubjectTokenizer
+from sae.subject.tokenization import SubjectTokenizer
 
 
 @pytest.fixture(scope="module")

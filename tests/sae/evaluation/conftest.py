@@ -7,7 +7,7 @@ from transformers import GPT2LMHeadModel
 
 from sae.architectures.config import ReluConfig
 from sae.architectures.registry import build_dictionary
-from sae.subject import Subject, SubjectConfig
+from sae.subject.model import Subject, SubjectConfig
 
 NEVER = -1e6  # an encoder bias that keeps a feature silent
 

@@ -17,8 +17,8 @@ from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.subject import Subject, SubjectConfig
-from services.worker_pool import RayPool
+from sae.subject.model import Subject, SubjectConfig
+from services.pool.ray_pool import RayPool
 
 MLP = "blocks.0.mlp.hook_post"
 CONFIG = EvaluationConfig(num_sequences=20, sequences_per_forward=4, sequences_per_task=8, pool=PoolOptions(num_cpus=0.5))

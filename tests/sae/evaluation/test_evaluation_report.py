@@ -13,7 +13,7 @@ from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, _worst_columns, build_report, finished_report, read_report, read_table, write_report
 from sae.evaluation.tables import TABLES
 from sae.storage import Place
-from sae.tokens_shown import TokenTexts, shown_line
+from sae.subject.tokens_shown import TokenTexts, shown_line
 
 MLP = "blocks.0.mlp.hook_post"
 INPUTS = EvaluationInputs(subject_digest="s", corpus_digest="c", store_digest="a", dictionary_digest="d", num_sequences=12, seed=0)

@@ -6,7 +6,7 @@ import torch
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, build_report, write_report
 from sae.storage import Place
-from sae.subject import SubjectConfig
+from sae.subject.model import SubjectConfig
 from tests.benchmarks.peers import Skipped, run_peer
 
 MLP = "blocks.0.mlp.hook_post"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sae.interpretation.passages import Passages
 from sae.interpretation.records import Budget, ExampleMix
+from sae.interpretation.text.passages import Passages
 
 VOCABULARY, LENGTH = 50, 64
 TOKEN, FIRST, SECOND = 7, 11, 12

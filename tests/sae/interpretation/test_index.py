@@ -3,14 +3,14 @@
 import json
 
 import numpy as np
-import planted_features as planted
 import pyarrow as pa
 import pytest
 
+import tests.sae.interpretation.planted_features as planted
 from sae.errors import FailureError
 from sae.interpretation.index import SILENT, TOO_FEW, RangeIndexer, check_apart, index_texts
-from sae.interpretation.passages import Passages
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, GraphConfig
+from sae.interpretation.text.passages import Passages
 
 FEATURES = {0: planted.one_token, 1: planted.bigram, 2: planted.noise}
 

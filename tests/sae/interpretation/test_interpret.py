@@ -13,20 +13,20 @@ from sae.checkpoint import load_dictionary, save_dictionary
 from sae.errors import ConfigError, CorruptObjectError, HookpointError, PlanError, WidthError
 from sae.execution import PoolOptions
 from sae.interpretation import interpret as interpreter
-from sae.interpretation.controls import ControlsConfig
 from sae.interpretation.interpret import InterpretationConfig, ReadingWorker, interpret
-from sae.interpretation.passages import passage_ids
 from sae.interpretation.planning import InterpretationJob, all_sources
 from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget, ExampleMix, GraphConfig
-from sae.interpretation.scratch import get_table
-from sae.interpretation.source_directory import LOGITS_KEY, firings_key
-from sae.interpretation.vocabulary import read_vocabulary
+from sae.interpretation.sources.controls import ControlsConfig
+from sae.interpretation.sources.directory import LOGITS_KEY, firings_key
+from sae.interpretation.sources.scratch import get_table
+from sae.interpretation.text.passages import passage_ids
+from sae.interpretation.text.vocabulary import read_vocabulary
 from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.subject import Subject, SubjectConfig
-from services.worker_pool import RayPool
+from sae.subject.model import Subject, SubjectConfig
+from services.pool.ray_pool import RayPool
 
 MLP, BEFORE, AFTER = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 CONFIG = InterpretationConfig(

@@ -12,7 +12,7 @@ from sae.interpretation.language_model.fencing import LONGEST_TOKEN, fenced, hig
 from sae.interpretation.language_model.material import Example
 from sae.interpretation.language_model.prompts import messages, prompt_digest
 from sae.interpretation.language_model.replies import digits_in, explanation_in, labels_in, looks_like_refusal
-from sae.tokens_shown import TokenTexts, shown_line
+from sae.subject.tokens_shown import TokenTexts, shown_line
 
 PROMPTS = ["explain_highlights", "explain_activations", "simulation", "detection", "fuzzing", "logits"]
 HOSTILE = [

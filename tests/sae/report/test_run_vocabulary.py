@@ -8,12 +8,12 @@ from planted_run import VOCABULARY, write_vocabulary
 
 from jobs.rate import draw_or_read
 from sae.errors import CorruptObjectError, InputError
-from sae.interpretation.vocabulary import put_vocabulary
+from sae.interpretation.text.vocabulary import put_vocabulary
 from sae.rating.deck import DECK_KEY
 from sae.report.page import write_report
 from sae.report.vocabulary import run_vocabulary
 from sae.storage import Place
-from sae.subject import SubjectConfig, load_tokenizer
+from sae.subject.model import SubjectConfig, load_tokenizer
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def only_embedded(monkeypatch):
             raise InputError("no such model")
         return load_tokenizer(config)
 
-    monkeypatch.setattr("sae.subject.load_tokenizer", load)
+    monkeypatch.setattr("sae.subject.model.load_tokenizer", load)
 
 
 def put_config(place, model):

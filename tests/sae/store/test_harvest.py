@@ -25,8 +25,8 @@ from sae.store.harvest import HarvestConfig, HarvestWorker, SubjectProbe, fill_s
 from sae.store.manifest import StorePlan, finish_store, missing_shards, start_store
 from sae.store.reader import Store
 from sae.store.verification import verify_store
-from sae.subject import Subject, SubjectConfig
-from services.worker_pool import RayPool
+from sae.subject.model import Subject, SubjectConfig
+from services.pool.ray_pool import RayPool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker process cannot import the tests
 MLP, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"

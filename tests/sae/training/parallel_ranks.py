@@ -17,8 +17,8 @@ from stores import HOOKPOINT
 
 from sae.architectures.config import SAEConfig
 from sae.architectures.registry import ARCHITECTURES, build_dictionary
-from sae.parallel import Workers
-from sae.process_groups import ProcessGroups
+from sae.parallel.process_groups import ProcessGroups
+from sae.parallel.workers import Workers
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.config import TrainingConfig

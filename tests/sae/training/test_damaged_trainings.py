@@ -10,7 +10,7 @@ from stores import HOOKPOINT, planted_activations, planted_directions, write_sto
 
 from sae.checkpoint import DIGEST_LENGTH
 from sae.errors import CorruptObjectError, InputError, MonosemError, PlanError
-from sae.parallel import ALONE
+from sae.parallel.workers import ALONE
 from sae.storage import Place, sha256_hex
 from sae.tensor_files import read_header
 from sae.training.config import TrainingConfig

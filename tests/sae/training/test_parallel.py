@@ -11,7 +11,7 @@ from parallel_ranks import RANKS, RESAMPLED, case_file, cases, train_alone_or_to
 from safetensors.torch import load_file
 from stores import HOOKPOINT, planted_activations, planted_directions, write_store
 
-from sae.parallel import ALONE
+from sae.parallel.workers import ALONE
 from sae.storage import Place
 from sae.training.engine import train
 

@@ -7,7 +7,7 @@ import torch
 from stores import HOOKPOINT, planted_activations, planted_directions, write_store
 
 from sae.errors import ConfigError, PlanError
-from sae.parallel import ALONE
+from sae.parallel.workers import ALONE
 from sae.storage import Place
 from sae.training.config import TrainingConfig
 from sae.training.dictionary_config import DictionaryConfig, TargetL0Config

@@ -1,0 +1,1 @@
+"""Firings of features over a text, and the examples chosen from them."""

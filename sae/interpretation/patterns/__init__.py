@@ -1,0 +1,1 @@
+"""Token graphs: explanations that need no language model."""

@@ -1,0 +1,1 @@
+"""Sources of features: dictionaries, neurons and controls, with the directory of each."""

@@ -1,0 +1,1 @@
+"""Workers and process groups of a training run."""

@@ -1,0 +1,1 @@
+"""The subject model: loading, running, hooks, tokenizer, and tokens as text."""

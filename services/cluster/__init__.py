@@ -1,0 +1,1 @@
+"""Connection to a Ray cluster, job submission and capacity."""

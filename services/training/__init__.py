@@ -1,0 +1,1 @@
+"""Training: here in this process, or by Ray Train on a cluster."""
