@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor
 from sae.architectures.base import Dictionary
 from sae.architectures.registry import dictionary_to_load, tensors_of
 from sae.dictionary_record import CONFIG_KEY, DictionaryMetadata, DictionaryRecord, WeightsEntry, describe_dictionary, put_dictionary_record
-from sae.errors import ConfigError, CorruptObjectError, InputError
+from sae.errors import ConfigError, CorruptObjectError, InputError, WidthError
+from sae.kernels.candidates import fastest_dtype
 from sae.storage import Place, parse_json, sha256_hex
 from sae.tensor_files import first_difference, load_tensors, read_header, unusable_tensor
 
@@ -195,3 +197,27 @@ def _broken_promise(dictionary: Dictionary, origin: DictionaryMetadata) -> str |
 def _own_memory(tensors: dict[str, Shaped[Tensor, "..."]]) -> dict[str, Shaped[Tensor, "..."]]:
     # safetensors refuses tensors that share memory or are laid out in another order.
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def load_dictionaries(
+    urls: dict[str, str], hookpoint: str, target_hookpoints: dict[str, str], width: Callable[[str], int], device: str = "cpu"
+) -> dict[str, Dictionary]:
+    """Dictionaries by name, for evaluation.
+
+    Args:
+        urls: where they lie.
+        hookpoint: what all of them encode.
+        target_hookpoints: what those that are transcoders reconstruct.
+        width: of a hookpoint.
+        device: where they go.
+
+    Raises:
+        WidthError: a dictionary of another width than its hookpoint.
+    """
+    dictionaries = {name: load_dictionary(url, device) for name, url in urls.items()}
+    for name, dictionary in dictionaries.items():
+        dictionary.encode_dtype = fastest_dtype(device)
+        for side, found, point in (("d_in", dictionary.d_in, hookpoint), ("d_out", dictionary.d_out, target_hookpoints.get(name, hookpoint))):
+            if found != (there := width(point)):
+                raise WidthError(f"dictionary {name!r} has {side} {found}, but {point!r} is {there} wide: evaluate it with its own subject and store")
+    return dictionaries

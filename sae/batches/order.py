@@ -22,7 +22,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 from jaxtyping import Int64
 
-GROUP_BYTES = 2 * 2**30
+from sae.store.shards import GROUP_BYTES
+
 GROUP_SHARDS = 64
 LEAST_GROUP_SHARDS = 8
 _BATCHES_AT_ONCE = 32  # whose bounds are worked out together: one by one, they take a fifth of the time of reading

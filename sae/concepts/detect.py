@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from scipy.sparse import csc_array, csr_array, vstack
 
+from sae.checkpoint import load_dictionaries
 from sae.concepts.detectors import Units, feature_units, neuron_units
 from sae.concepts.labelled import ConceptsConfig, LabelledTokens, label_tokens, read_labelled
 from sae.concepts.report import ConceptInputs, ConceptReport, detect, finished_concepts, write_concepts
 from sae.devices import device
 from sae.errors import ConfigError, InputError
-from sae.evaluation.evaluate import load_dictionaries
 from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ranges, with_progress
 from sae.provenance import DescribedDictionaries, check_subject, described_dictionaries
 from sae.storage import Place

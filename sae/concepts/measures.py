@@ -5,7 +5,7 @@ from pydantic import Field
 
 from sae.concepts.detectors import Detector
 from sae.config import Config
-from sae.evaluation.accumulators import ratio
+from sae.shares import ratio
 
 BOOTSTRAP_SAMPLES = 1000
 

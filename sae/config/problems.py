@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sae.config.keys import TAG, find_key, model_at, near_keys, nested_models, tag_of
-from sae.storage.urls import without_credentials
+from sae.urls import without_credentials
 
 MAX_SHOWN = 80
 _SECRET_KEY = re.compile(r"api_?key|secret|password|passwd|credential|bearer", re.IGNORECASE)

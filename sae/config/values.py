@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from sae.config.problems import shown
 from sae.config.strict import Computable
 from sae.errors import InputError
-from sae.storage.urls import check_url
+from sae.urls import check_url
 
 DAY = 86_400.0
 WEEK = 7 * DAY

@@ -40,11 +40,6 @@ class SequenceLosses(Sums):
         return type(self)(**{name: np.concatenate([getattr(self, name), getattr(other, name)])[order] for name in _names(self)})
 
 
-def ratio(numerator: float, denominator: float) -> float | None:
-    """`numerator / denominator`; None where the denominator is not positive, so that the quotient is no share of anything."""
-    return float(numerator / denominator) if denominator > 0 else None
-
-
 def _joined(mine: Any, other: Any) -> Any:
     return mine.merge(other) if isinstance(mine, Sums) else mine + other
 

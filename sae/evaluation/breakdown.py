@@ -9,7 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from sae.config import Config
-from sae.evaluation.accumulators import Sums, ratio
+from sae.evaluation.accumulators import Sums
+from sae.shares import ratio
 
 LOSS_EDGES = (0.0, 0.1, 0.3, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, float("inf"))
 WORST_SHARE = 0.01

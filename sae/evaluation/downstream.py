@@ -7,8 +7,9 @@ import numpy as np
 from pydantic import Field
 
 from sae.config import Config
-from sae.evaluation.accumulators import SequenceLosses, Sums, ratio
+from sae.evaluation.accumulators import SequenceLosses, Sums
 from sae.evaluation.breakdown import BreakdownSums, WorstFigures, WorstPredictions, worst_count
+from sae.shares import ratio
 
 KL_BINS_PER_DECADE = 100
 KL_LOG10_EDGES = np.linspace(-9, 3, 12 * KL_BINS_PER_DECADE + 1)

@@ -15,18 +15,17 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from sae.architectures.base import Dictionary
-from sae.checkpoint import load_dictionary
+from sae.checkpoint import load_dictionaries
 from sae.concepts.labelled import ConceptsConfig
 from sae.config import Config, Locations, Seed
 from sae.corpus.packing import TokenCorpus
 from sae.devices import device
-from sae.errors import FailureError, WidthError
+from sae.errors import FailureError
 from sae.evaluation.breakdown import worst_count
 from sae.evaluation.passes import evaluate_sequences
 from sae.evaluation.report import EvaluationInputs, EvaluationReport, EvaluationSums, Measured, build_report, finished_report, write_report
 from sae.evaluation.sparsity import DensityHistogram
 from sae.execution import Executor, InProcess, PoolOptions, Range, in_order, ranges, with_progress
-from sae.kernels.candidates import fastest_dtype
 from sae.log import log
 from sae.monitor import Monitor
 from sae.provenance import check_corpus, check_dictionaries, check_subject, check_tokenizer, described_dictionaries
@@ -206,30 +205,6 @@ def _measure(executor: Executor, config: EvaluationConfig, job: EvaluationJob, n
 
     told = with_progress(results, executor.monitor, "evaluate/tokens", num_sequences * context_length, tokens, "monosem_evaluation_tokens_total")
     return merge_parts(in_order(told, tasks))
-
-
-def load_dictionaries(
-    urls: dict[str, str], hookpoint: str, target_hookpoints: dict[str, str], width: Callable[[str], int], device: str = "cpu"
-) -> dict[str, Dictionary]:
-    """Dictionaries by name, for evaluation.
-
-    Args:
-        urls: where they lie.
-        hookpoint: what all of them encode.
-        target_hookpoints: what those that are transcoders reconstruct.
-        width: of a hookpoint.
-        device: where they go.
-
-    Raises:
-        WidthError: a dictionary of another width than its hookpoint.
-    """
-    dictionaries = {name: load_dictionary(url, device) for name, url in urls.items()}
-    for name, dictionary in dictionaries.items():
-        dictionary.encode_dtype = fastest_dtype(device)
-        for side, found, point in (("d_in", dictionary.d_in, hookpoint), ("d_out", dictionary.d_out, target_hookpoints.get(name, hookpoint))):
-            if found != (there := width(point)):
-                raise WidthError(f"dictionary {name!r} has {side} {found}, but {point!r} is {there} wide: evaluate it with its own subject and store")
-    return dictionaries
 
 
 def _inputs(config: EvaluationConfig, corpus: TokenCorpus, store: Store, dictionary_digest: str, num_sequences: int) -> EvaluationInputs:

@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sae.config import Config
-from sae.evaluation.accumulators import Sums, ratio
+from sae.evaluation.accumulators import Sums
+from sae.shares import ratio
 
 SMALLEST_NORM = 1e-4  # below it SAEBench takes a norm of 1 for its ratio
 

@@ -4,7 +4,7 @@ from sae.storage.arrow_file import ArrowFile
 from sae.storage.arrow_metadata import ArrowFileError
 from sae.storage.json_objects import parse_json, parse_json_lines, sealed, to_json, unsealed, without_surrogates
 from sae.storage.place import Entry, Place, UnfinishedUpload, sha256_hex
-from sae.storage.urls import absolute_url, check_output_url, refuse_credentials
+from sae.urls import absolute_url, check_output_url, refuse_credentials
 
 __all__ = [
     "ArrowFile",

@@ -5,7 +5,7 @@ import errno
 from collections.abc import Iterator
 
 from sae.errors import InputError, MonosemError, StorageError
-from sae.storage.urls import without_credentials
+from sae.urls import without_credentials
 
 LONGEST_REASON = 200
 # The path is wrong, not the disk: another path, or other permissions, are the user's to choose.

@@ -24,7 +24,7 @@ from sae.storage.failures import explained_failures
 from sae.storage.json_objects import parse_json, sealed, to_json, unsealed
 from sae.storage.local import TEMPORARY_SUFFIX, LocalObjects, check_readable
 from sae.storage.remote import Objects, RemoteObjects
-from sae.storage.urls import normalized, without_credentials
+from sae.urls import normalized, without_credentials
 
 CONNECTIONS = 32  # a process' requests to one store at a time; each waits for another disk of the store
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "adl": "azure"}
@@ -52,7 +52,7 @@ class Place:
         connections: requests to a remote store that this process may have under way at once.
 
     Raises:
-        InputError: an unknown scheme, one whose library is not installed, or what `sae.storage.urls.check_url` refuses.
+        InputError: an unknown scheme, one whose library is not installed, or what `sae.urls.check_url` refuses.
 
     Example:
         >>> place = Place("memory://docs-example")

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import xxhash
 
-from sae.batches.order import GROUP_BYTES
 from sae.store.schema import ShardRows
+
+GROUP_BYTES = 2 * 2**30
+"""Bytes of the shards whose rows are mixed with one another, at most (`sae.batches.order`)."""
 
 READ_AHEAD_BYTES = 512 * 2**20
 """How much of the next group is fetched while the batches of one are made."""

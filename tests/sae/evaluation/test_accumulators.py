@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sae.evaluation.accumulators import SequenceLosses, Sums, ratio
+from sae.evaluation.accumulators import SequenceLosses, Sums
+from sae.shares import ratio
 
 
 @dataclass

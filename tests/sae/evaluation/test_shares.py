@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sae.evaluation.accumulators import ratio
 from sae.evaluation.downstream import loss_recovered, no_cost
+from sae.shares import ratio
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sae.errors import InputError, MonosemError
 from sae.storage import Place, absolute_url, check_output_url, refuse_credentials
-from sae.storage.urls import check_url, shown, without_credentials
+from sae.urls import check_url, shown, without_credentials
 
 SECRET = "hunter2"
 WITH_CREDENTIALS = [
