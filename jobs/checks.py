@@ -16,7 +16,7 @@ from sae.errors import ConfigError, InputError, MonosemError
 from sae.log import log
 from sae.provenance import described_dictionaries
 from sae.storage import Place, check_output_url
-from sae.store.manifest import MANIFEST_KEY, PLAN_KEY, read_plan
+from sae.store import MANIFEST_KEY, PLAN_KEY, read_plan
 from sae.subject.check import check_subject
 from services.cluster.config import ClusterConfig
 

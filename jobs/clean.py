@@ -7,8 +7,7 @@ from collections import Counter
 from sae.errors import InputError
 from sae.storage import Entry, Place
 from sae.storage.local import TEMPORARY_NAME
-from sae.store.garbage import Inspection, delete_garbage, find_garbage
-from sae.store.manifest import PLAN_KEY
+from sae.store import PLAN_KEY, Inspection, delete_garbage, find_garbage
 
 SHOWN = 20
 KILLED_SECONDS = 3600.0  # a write takes seconds: what is older was left by one that was killed

@@ -10,9 +10,9 @@ from sae.batches.loader import batch_order
 from sae.corpus.packing import TokenCorpus
 from sae.log import log
 from sae.storage import Place
+from sae.store import MANIFEST_KEY, StorePlan, start_store
 from sae.store.growing import expected_rows
 from sae.store.harvest import Beside, describe_subject, fill_store, make_plan
-from sae.store.manifest import MANIFEST_KEY, StorePlan, start_store
 from services.session import Session
 from services.training.options import worker_count
 from services.training.overlap import Overlap, run_together

@@ -27,8 +27,7 @@ from sae.evaluation.passes import evaluate_sequences
 from sae.interpretation.sources.controls import random_directions
 from sae.interpretation.sources.sources import NeuronSource
 from sae.storage import Place
-from sae.store.manifest import StorePlan
-from sae.store.writer import write_shard
+from sae.store import StorePlan, write_shard
 from sae.subject.model import Subject
 from sae.training.dictionary_config import DictionaryConfig
 from sae.training.optimization import build_optimizer

@@ -17,7 +17,7 @@ from sae.records import put_record
 from sae.report.run_records import STAGES_KEY, RunStages, read_stages
 from sae.storage import Place
 from sae.storage.lease import hold_lease
-from sae.store.manifest import PLAN_KEY
+from sae.store import PLAN_KEY
 from services.ending import afterwards
 from services.monitoring.progress import ProgressDisplay
 from services.monitoring.resources import PeakMemory

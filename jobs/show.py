@@ -16,7 +16,7 @@ from sae.rating.deck import DECK_KEY, read_deck
 from sae.rating.rubric import MOST
 from sae.report.run_records import StageName, read_stages
 from sae.storage import Place
-from sae.store.verification import verify_store
+from sae.store import verify_store
 from sae.training.records import read_result
 
 STAGES = get_args(StageName)  # in the order of a run

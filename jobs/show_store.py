@@ -5,16 +5,17 @@ from collections.abc import Sequence
 
 from sae.storage import Place
 from sae.storage.lease import read_lease
-from sae.store.manifest import (
+from sae.store import (
     MANIFEST_KEY,
+    HookpointStatistics,
     StorePlan,
     fitting_receipt,
+    merge_statistics,
     missing_shards,
     read_manifest,
     read_plan,
 )
 from sae.store.schema import TORCH_DTYPES
-from sae.store.statistics import HookpointStatistics, merge_statistics
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 COLUMNS = 64

@@ -47,9 +47,8 @@ if TYPE_CHECKING:
     from sae.evaluation.evaluate import evaluate
     from sae.evaluation.measure import measure
     from sae.interpretation.interpret import interpret
-    from sae.store.from_vectors import write_store
+    from sae.store import Store, write_store
     from sae.store.harvest import harvest
-    from sae.store.reader import Store
     from sae.subject.model import Subject
     from sae.training.on_vectors import train
 
@@ -61,7 +60,7 @@ _HOMES = {
     "PAnnealing": "sae.architectures.config:PAnnealingConfig",
     "ReLU": "sae.architectures.config:ReluConfig",
     "ReLUApril": "sae.architectures.config:ReluAprilConfig",
-    "Store": "sae.store.reader:Store",
+    "Store": "sae.store:Store",
     "Subject": "sae.subject.model:Subject",
     "Tied": "sae.architectures.config:TiedConfig",
     "TopK": "sae.architectures.config:TopKConfig",
@@ -72,7 +71,7 @@ _HOMES = {
     "measure": "sae.evaluation.measure:measure",
     "save_dictionary": "sae.checkpoint:save_dictionary",
     "train": "sae.training.on_vectors:train",
-    "write_store": "sae.store.from_vectors:write_store",
+    "write_store": "sae.store:write_store",
 }
 
 __all__ = [

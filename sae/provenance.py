@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from sae.corpus.packing import TokenCorpus
 from sae.dictionary_record import CONFIG_KEY, DictionaryRecord, describe_dictionary
 from sae.errors import ConfigError, HookpointError, InputError, PlanError, WidthError
-from sae.store.manifest import StorePlan
-from sae.store.reader import Store
+from sae.store import Store, StorePlan
 from sae.subject.model import Subject
 
 SHOWN_DIGEST = 12  # characters of a digest in a message

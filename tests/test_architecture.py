@@ -84,3 +84,15 @@ def test_a_room_does_not_import_what_it_may_not(package, forbidden):
     code = f"import sys, {package}; sys.exit(','.join(name for name in {forbidden!r} if name in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("package", "most"), [("sae.store", 4)])
+def test_few_inner_modules_of_a_package_are_imported_from_outside(package, most):
+    inner = {
+        node.module
+        for path, tree in TREES.items()
+        if not path.is_relative_to(ROOT / package.replace(".", "/"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{package}.")
+    }
+    assert len(inner) <= most, inner

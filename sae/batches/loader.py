@@ -17,8 +17,7 @@ from sae.batches.buffers import BatchBuffers
 from sae.batches.order import BatchOrder, Slice, group_shards, part_of
 from sae.batches.read_ahead import ReadAhead
 from sae.errors import InputError
-from sae.store.manifest import StorePlan
-from sae.store.reader import Store
+from sae.store import Store, StorePlan
 from sae.store.schema import copy_rows, row_bytes
 
 READING_THREADS = 2

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sae.batches.order import BatchOrder, part_of
 from sae.errors import MonosemError
-from sae.store.reader import Store
+from sae.store import Store
 from sae.store.shards import READ_AHEAD_BYTES
 
 OPENING_THREADS = 2  # each fetches its shard over several connections

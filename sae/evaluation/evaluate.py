@@ -30,7 +30,7 @@ from sae.log import log
 from sae.monitor import Monitor
 from sae.provenance import check_corpus, check_dictionaries, check_subject, check_tokenizer, described_dictionaries
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.subject.model import Subject, SubjectConfig, load_tokenizer
 
 DENSITY_QUANTILES = (0.1, 0.5, 0.9)

@@ -49,7 +49,7 @@ from sae.interpretation.text.vocabulary import VOCABULARY_KEY, put_vocabulary
 from sae.log import log
 from sae.provenance import check_corpus, check_subject
 from sae.storage import Place, absolute_url
-from sae.store.reader import Store
+from sae.store import Store
 from sae.subject.model import Subject, SubjectConfig, load_tokenizer
 
 SEQUENCES_PER_TASK = 128

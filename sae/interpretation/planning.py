@@ -19,7 +19,7 @@ from sae.interpretation.text.passages import passage_ids
 from sae.provenance import DescribedDictionaries, check_dictionaries, check_dictionary, described_dictionaries
 from sae.records import Record, as_record
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.subject.model import SubjectConfig
 from sae.units import NEURONS
 

@@ -18,7 +18,7 @@ from sae.provenance import check_dictionary
 from sae.records import check_name
 from sae.report.run_records import read_configuration, read_stages
 from sae.storage import Place
-from sae.store.manifest import StoreManifest, read_manifest
+from sae.store import StoreManifest, read_manifest
 from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, read_events, read_log, read_result
 from sae.units import shown_source
 

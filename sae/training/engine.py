@@ -17,7 +17,7 @@ from typing import Any
 
 from sae.parallel.workers import ALONE, Workers
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.training.config import TrainingConfig
 from sae.training.store_pass import StorePass
 

@@ -10,7 +10,7 @@ from sae.architectures.registry import build_dictionary
 from sae.checkpoint import save_dictionary
 from sae.records import digests_of, put_record
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.training.dictionary_run import DictionaryRun
 from sae.training.inputs import TrainingInputs
 from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, FoundCoefficient, TrainingResult

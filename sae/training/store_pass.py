@@ -16,7 +16,7 @@ from sae.errors import ConfigError, DivergenceError, HookpointError, StoppedErro
 from sae.parallel.workers import Workers
 from sae.records import check_name
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.training.config import SEARCH_DIRECTORY, STATE_DIRECTORY, TrainingConfig
 from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
 from sae.training.dictionary_run import DictionaryRun, Schedule

@@ -13,7 +13,7 @@ from sae.log import log
 from sae.monitor import Monitor
 from sae.parallel.workers import Workers
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.training.config import TrainingConfig
 from sae.training.engine import train
 from services.training.options import TrainerOptions

@@ -20,9 +20,8 @@ from sae.corpus.packing import TokenCorpus
 from sae.errors import MonosemError, StoppedError, WorkerError
 from sae.monitor import Monitor
 from sae.storage import Place
+from sae.store import MANIFEST_KEY, Store
 from sae.store.growing import GrowingStore, expected_rows
-from sae.store.manifest import MANIFEST_KEY
-from sae.store.reader import Store
 from services.ending import stop_requested
 from services.training.watch import STOP_SECONDS, UNWATCHED, Pulse
 

@@ -24,7 +24,7 @@ from sae.execution import PoolOptions
 from sae.failure import final_error
 from sae.monitor import Monitor
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.training.config import TrainingConfig
 from sae.training.engine import train
 from sae.training.records import RESULT_KEY

@@ -24,7 +24,7 @@ from sae.config import Config, Location, refuse_repetition
 from sae.errors import InputError
 from sae.interpretation.sampling import draw_seed
 from sae.storage import Place
-from sae.store.reader import Store
+from sae.store import Store
 from sae.store.schema import copy_rows
 from sae.tensor_files import load_tensors, read_header, unusable_tensor
 
