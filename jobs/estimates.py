@@ -15,7 +15,7 @@ from jobs.config import RunConfig
 from sae.architectures.registry import ARCHITECTURES
 from sae.errors import ConfigError
 from sae.execution import PoolOptions, QueueOptions
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig
 
 FLOAT = 4
 COPIES = 4  # weights, gradients and two moments of Adam

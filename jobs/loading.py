@@ -8,7 +8,7 @@ from jobs.overrides import apply_override
 from jobs.yaml_text import read_yaml
 from sae.storage import absolute_url
 from sae.storage.json_objects import DIGEST_FIELD
-from sae.training.grid import expand_grids
+from sae.training.config import expand_grids
 
 
 def load_config(path: str | None, overrides: list[str]) -> RunConfig:

@@ -8,8 +8,7 @@ from jobs.config import RunConfig
 from jobs.yaml_text import has_comment, parse_yaml
 from sae.config import Key, describe_unknown, find_key, model_at, near_names, shown
 from sae.errors import ConfigError, InputError
-from sae.training.config import TrainingConfig
-from sae.training.grid import GRID
+from sae.training.config import GRID, TrainingConfig
 
 DICTIONARIES = ("training", "dictionaries")
 

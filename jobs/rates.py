@@ -29,7 +29,7 @@ from sae.interpretation.sources.sources import NeuronSource
 from sae.storage import Place
 from sae.store import StorePlan, write_shard
 from sae.subject.model import Subject
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig
 from sae.training.optimization import build_optimizer
 from services.cluster.capacity import Rates
 

@@ -14,17 +14,13 @@ from sae.checkpoint import TrainingState, put_json_lines
 from sae.errors import WidthError
 from sae.parallel.workers import ALONE, Workers
 from sae.storage import Place
-from sae.training.dead_features import DeadFeatureTracker
-from sae.training.dictionary_config import DictionaryConfig
-from sae.training.divergence import FACTOR, WINDOWS, check_losses, divergence, diverging, ended_diverged
-from sae.training.gradients import clip_gradients, sum_gradients
-from sae.training.log import LogWindow
-from sae.training.optimization import build_optimizer, learning_rate, set_learning_rate
+from sae.training.config import DictionaryConfig
+from sae.training.log import FACTOR, WINDOWS, DeadFeatureTracker, LogWindow, check_losses, divergence, diverging, ended_diverged
+from sae.training.optimization import WeightAverage, build_optimizer, learning_rate, set_learning_rate
 from sae.training.records import EVENTS_KEY, LOG_KEY
 from sae.training.resampling import InputSource, ResamplingConfig, resample, seeded_generator
-from sae.training.sharding import all_features
+from sae.training.sharding import all_features, clip_gradients, sum_gradients
 from sae.training.state import Parts, Progress, state_of, take_up
-from sae.training.weight_average import WeightAverage
 
 SMALLEST_DEVIATION = 1e-30  # a batch without variance has no FVU
 

@@ -1,4 +1,4 @@
-"""What a training pass reads: the same global batches at every hookpoint it needs, checked, and the statistics that training starts from.
+"""Input of a training pass: the same checked global batches at every hookpoint it needs, and the statistics that training starts from.
 
 Statistics come from the first batches of the order, not from the store's manifest: a run that trains while the harvest still writes starts from
 the same numbers as one that waits for it.
@@ -19,7 +19,6 @@ from torch import Tensor
 from sae.batches.loader import Batches
 from sae.errors import InputError
 from sae.parallel.workers import Workers
-from sae.training.geometric_median import geometric_median
 
 STATISTICS_VECTORS = 16_384
 PREFETCHED_BATCHES = 4
@@ -171,3 +170,37 @@ def nonfinite_activation(batches: Batches, number: int, row: int) -> InputError:
         f"batch {number}: shard {shard} of {batches.hookpoint} holds NaN or infinity in row {row_in_shard}. The last training state is as it was; "
         "harvest again in a dtype that holds such values (bfloat16, float32), or leave that text out"
     )
+
+
+@torch.no_grad()
+def geometric_median(vectors: Float[Tensor, "batch d_in"], tolerance: float = 1e-6, max_iterations: int = 500) -> Float[Tensor, " d_in"]:
+    """The geometric median of `vectors`, where the pre-encoder bias of an autoencoder starts.
+
+    m = argmin_m Σ_x ‖x − m‖₂, found by Weiszfeld's iteration m ← Σ_x x/‖x − m‖ / Σ_x 1/‖x − m‖ in float64 from the mean. It stops
+    when a step moves m by less than `tolerance` times the mean distance of the vectors to m. A distance counts as at least 1e-9 of
+    the mean distance, so that the iteration may pass through, or end in, one of the vectors.
+
+    Reference: Weiszfeld 1937; Bricken et al. 2023, "Towards Monosemanticity", appendix "Advice for Training Sparse Autoencoders".
+
+    Args:
+        vectors: the sample, at least one vector.
+        tolerance: the largest last step, relative to the mean distance.
+        max_iterations: where to stop in any case; Weiszfeld's iteration never increases the total distance, so the last point is the best.
+
+    Returns:
+        The median in the dtype of `vectors`.
+    """
+    points = vectors.double()
+    median = points.mean(dim=0)
+    for _ in range(max_iterations):
+        distances = torch.linalg.vector_norm(points - median, dim=1)
+        mean_distance = distances.mean()
+        if mean_distance == 0:
+            break
+        weights = 1 / distances.clamp(min=1e-9 * mean_distance.item())
+        moved = (weights @ points) / weights.sum()
+        step = torch.linalg.vector_norm(moved - median)
+        median = moved
+        if step <= tolerance * mean_distance:
+            break
+    return median.to(vectors.dtype)

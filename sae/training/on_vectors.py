@@ -18,8 +18,7 @@ from sae.architectures.config import SAEConfig
 from sae.architectures.registry import build_dictionary
 from sae.devices import device as own_device
 from sae.errors import ConfigError, InputError, WidthError
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig, TrainingConfig
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.inputs import STATISTICS_VECTORS, FirstVectors, first_nonfinite_row
 from sae.training.resampling import InputSource

@@ -14,12 +14,10 @@ from sae.errors import InputError
 from sae.parallel.workers import Workers
 from sae.records import Record, as_record
 from sae.tensor_files import TensorShape, first_difference, shapes_of
-from sae.training.dead_features import DeadFeatureTracker
-from sae.training.log import LogWindow
-from sae.training.optimization import MOMENTS
+from sae.training.log import DeadFeatureTracker, LogWindow
+from sae.training.optimization import MOMENTS, WeightAverage
 from sae.training.records import Event, LogRow
 from sae.training.sharding import all_features, own_features
-from sae.training.weight_average import WeightAverage
 
 
 @dataclass

@@ -17,8 +17,7 @@ from sae.parallel.workers import Workers
 from sae.records import check_name
 from sae.storage import Place
 from sae.store import Store
-from sae.training.config import SEARCH_DIRECTORY, STATE_DIRECTORY, TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.config import SEARCH_DIRECTORY, STATE_DIRECTORY, DictionaryConfig, TargetL0Config, TrainingConfig
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.inputs import Batch, TrainingInputs
 from sae.training.plan import compare_plans

@@ -14,7 +14,7 @@ from sae.errors import ConfigError
 from sae.parallel.workers import Workers
 from sae.records import get_record, put_record
 from sae.storage import Place
-from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.config import DictionaryConfig, TargetL0Config
 from sae.training.plan import compare_plans
 from sae.training.records import PilotPoint, Search
 

@@ -17,7 +17,7 @@ from sae.corpus.packing import prepare_corpus
 from sae.corpus.sources import CorpusConfig
 from sae.storage import Place
 from sae.subject.model import Subject, SubjectConfig
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.optimization import OptimizerConfig
 from tests.benchmarks.peers import Peer

@@ -5,8 +5,7 @@ import pytest
 from sae.architectures.config import TopKConfig
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig, TrainingConfig
 from sae.training.engine import train
 from sae.training.optimization import OptimizerConfig
 from tests.chaos.conftest import HOOKPOINTS, copy_store

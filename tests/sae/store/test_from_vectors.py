@@ -7,8 +7,7 @@ import torch
 import sae
 from sae.errors import ConfigError, InputError, WidthError
 from sae.store.verification import verify_store
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig, TrainingConfig
 from sae.training.engine import train
 
 

@@ -21,8 +21,7 @@ from sae.parallel.process_groups import ProcessGroups
 from sae.parallel.workers import Workers
 from sae.storage import Place
 from sae.store.reader import Store
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig, can_be_resampled
+from sae.training.config import DictionaryConfig, TrainingConfig, can_be_resampled
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.engine import train
 from sae.training.optimization import MOMENTS, OptimizerConfig

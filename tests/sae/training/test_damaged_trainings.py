@@ -13,8 +13,7 @@ from sae.errors import CorruptObjectError, InputError, MonosemError, PlanError
 from sae.parallel.workers import ALONE
 from sae.storage import Place, sha256_hex
 from sae.tensor_files import read_header
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.config import DictionaryConfig, TargetL0Config, TrainingConfig
 from sae.training.engine import train
 from sae.training.records import read_events, read_log, read_result
 from sae.training.target_l0 import search_coefficient

@@ -2,7 +2,7 @@
 
 import torch
 
-from sae.training.dead_features import DeadFeatureTracker
+from sae.training.log import DeadFeatureTracker
 
 
 def test_a_feature_is_dead_once_it_has_been_silent_for_the_window():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae.training.geometric_median import geometric_median
+from sae.training.inputs import geometric_median
 
 
 def total_distance(vectors, point):

@@ -5,7 +5,7 @@ import torch
 from sae.architectures.config import TopKConfig
 from sae.architectures.registry import build_dictionary
 from sae.parallel.workers import ALONE, Workers
-from sae.training.gradients import clip_gradients, sum_gradients
+from sae.training.sharding import clip_gradients, sum_gradients
 
 D_IN, D_SAE = 8, 64
 

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 import sae
 from sae.errors import ConfigError, InputError, WidthError
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import ResamplingConfig
 

@@ -9,8 +9,7 @@ from stores import HOOKPOINT, planted_activations, planted_directions, write_sto
 from sae.errors import ConfigError, PlanError
 from sae.parallel.workers import ALONE
 from sae.storage import Place
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.config import DictionaryConfig, TargetL0Config, TrainingConfig
 from sae.training.engine import train
 from sae.training.target_l0 import around, crossing, measured_l0, search_coefficient
 

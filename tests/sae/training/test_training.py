@@ -13,11 +13,10 @@ from sae.architectures.config import ReluConfig, TopKConfig
 from sae.checkpoint import load_dictionary
 from sae.errors import ConfigError, DivergenceError, HookpointError, InputError, PlanError, StoppedError, WidthError
 from sae.storage import Place
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig, TargetL0Config
+from sae.training.config import DictionaryConfig, TargetL0Config, TrainingConfig
 from sae.training.dictionary_run import DictionaryRun, Schedule
 from sae.training.engine import train
-from sae.training.geometric_median import geometric_median
+from sae.training.inputs import geometric_median
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import InputSource, ResamplingConfig
 

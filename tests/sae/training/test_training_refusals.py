@@ -13,8 +13,8 @@ from sae.errors import ConfigError, DivergenceError, InputError, PlanError
 from sae.storage import Place
 from sae.store.reader import Store
 from sae.training.config import TrainingConfig
-from sae.training.divergence import diverging
 from sae.training.engine import train
+from sae.training.log import diverging
 
 D_IN = 16
 

@@ -4,7 +4,7 @@ import torch
 
 from sae.architectures.config import ReluConfig
 from sae.architectures.registry import build_dictionary
-from sae.training.weight_average import WeightAverage
+from sae.training.optimization import WeightAverage
 
 
 def test_it_is_the_mean_of_the_weights_after_each_step_weighted_down_by_its_decay():

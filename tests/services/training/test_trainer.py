@@ -20,8 +20,7 @@ from sae.storage import Place
 from sae.store.manifest import StorePlan, finish_store, start_store
 from sae.store.reader import Store
 from sae.store.writer import write_shard
-from sae.training.config import TrainingConfig
-from sae.training.dictionary_config import DictionaryConfig
+from sae.training.config import DictionaryConfig, TrainingConfig
 from sae.training.engine import train
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import ResamplingConfig
