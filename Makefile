@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers triton tools swift system-tools quickstart test bench chaos attacks fuzz lint types layers pytest format constraints locks sbom licences clean frontier
+.PHONY: help install install-test peers triton tools swift system-tools quickstart test test-lowest bench chaos attacks fuzz lint types layers pytest format constraints locks sbom licences clean frontier
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -92,6 +92,12 @@ attacks: install-test  ## damaged and hostile inputs before every command that r
 
 fuzz: install-test  ## the parsers against generated input, 5,000 examples each (drawn anew each time)
 	$(BIN)/pytest -m fuzz --hypothesis-profile=fuzz --timeout=3600 $(ARGS)
+
+test-lowest: .venv-tools/installed  ## the library's tests with the oldest packages that pyproject.toml allows (Linux: 5 GB, with CUDA)
+	$(PYTHON) -m venv .venv-lowest
+	.venv-tools/bin/python -m uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct \
+	  '.[models,report,s3,serve,explain]' 'moto[server]==5.2.5' 'hypothesis>=6.100' 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6'
+	.venv-lowest/bin/python -m pytest -q -m "not ray and not browser and not fuzz" $(or $(ARGS),tests/sae/kernels tests/sae/architectures tests/sae/training)
 
 bench: install-test peers  ## benchmarks against limits and peers: a JSON line each, then the table (ONLY=name for one)
 	@$(BIN)/python -m tests.benchmarks $(ONLY)

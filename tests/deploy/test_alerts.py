@@ -43,7 +43,7 @@ def test_an_alert_speaks_of_declared_metrics_and_says_what_to_do(alert):
     assert metrics_of(alert["expr"])
     assert unknown_metrics(alert["expr"]) == set()
     assert alert["labels"]["severity"] in ("warning", "critical")
-    assert alert["annotations"]["runbook"] == f'README, "Alerts", {alert["alert"]}'
+    assert alert["annotations"]["runbook"] == f"docs/alerts.md, {alert['alert']}"
 
 
 def test_prometheus_takes_every_declared_metric_without_complaint(promtool):

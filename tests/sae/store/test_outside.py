@@ -1,4 +1,4 @@
-"""A store is read without this package: with pyarrow and with Hugging Face datasets, as the README says."""
+"""A store is read without this package: with pyarrow and with Hugging Face datasets, as docs/store.md says."""
 
 import re
 from pathlib import Path
@@ -65,10 +65,10 @@ def test_bfloat16_is_its_bits(tmp_path):
     torch.testing.assert_close(torch.from_numpy(bits).view(torch.bfloat16).float(), stored(store), rtol=0, atol=0)
 
 
-def test_the_lines_of_the_readme_work(tmp_path):
-    text = (Path(__file__).parents[3] / "README.md").read_text()
+def test_the_lines_of_the_documentation_work(tmp_path):
+    text = (Path(__file__).parents[3] / "docs/store.md").read_text()
     found = re.findall(r"```python\n(import pyarrow\.dataset.*?)```", text, flags=re.DOTALL)
-    assert found, "the README no longer shows how a store is read from outside"
+    assert found, "docs/store.md no longer shows how a store is read from outside"
     store = write(Place(tmp_path), "float16", "none")
     names: dict = {}
     exec(found[0].replace("runs/quickstart/store", str(tmp_path)), names)
