@@ -67,7 +67,7 @@ system-tools: .tools/prometheus  # headless Chromium and Prometheus for the test
 	  echo "no promtool: the tests of alerts, rules and dashboards will be skipped"
 
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
-	$(BIN)/monosem run -c deploy/configs/quickstart.yaml $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
+	$(BIN)/monosem run quickstart $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
 
 test: install-test swift peers triton tools system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
 
@@ -107,7 +107,7 @@ format: install-test  ## format the code
 	$(BIN)/ruff check --fix .
 
 frontier: install  ## L0 against FVU and loss recovered of every architecture: runs/frontier/report.html and deploy/frontier.svg
-	for stage in harvest train evaluate report; do $(BIN)/monosem $$stage -c deploy/configs/frontier.yaml $(ARGS) || exit 1; done
+	for stage in harvest train evaluate report; do $(BIN)/monosem $$stage -c frontier $(ARGS) || exit 1; done
 	$(BIN)/python deploy/frontier.py runs/frontier deploy/frontier.svg
 
 clean:  ## remove what quickstart wrote

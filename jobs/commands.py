@@ -106,6 +106,18 @@ def _keys_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schema", action="store_true", help="print all keys as a JSON schema, for editors and programs")
 
 
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--schema", action="store_true", help="print the JSON schema of the configuration, for editors and programs")
+
+
+def _init_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="the YAML file to write, such as run.yaml; an existing file is refused")
+    parser.add_argument("--model", default="embedded", help="Hugging Face directory or hub name of the model (default: %(default)s)")
+    parser.add_argument(
+        "--text", action="append", default=[], metavar="FILES", help="file, glob or hf:NAME; repeat it for more (default: text of the packages)"
+    )
+
+
 def _submit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_verb", metavar="VERB", choices=STAGES, help=f"what to run there: {', '.join(STAGES)}")
     parser.add_argument("--address", metavar="URL", help="the head's job server, http://HOST:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS")
@@ -123,6 +135,8 @@ VERBS = {
     "concepts": Verb("find the features that best predict each label of a labelled text", _STAGE),
     "interpret": Verb("explain every feature and score the explanations", _STAGE, _interpret_arguments),
     "report": Verb("write the results into one HTML file", _STAGE),
+    "init": Verb("write a commented configuration file to begin with", "jobs.init:init_verb", _init_arguments, configured=False),
+    "config": Verb("print the resolved configuration, or its JSON schema", "jobs.resolved:config_verb", _config_arguments),
     "plan": Verb("estimate time, memory, storage and cost of a run", "jobs.planning:plan_verb", _plan_arguments),
     "keys": Verb("list the keys of the configuration: defaults, bounds and meaning", "jobs.keys:keys_verb", _keys_arguments, configured=False),
     "show": Verb("describe a run, store, corpus or dictionary", "jobs.show:show_verb", _show_arguments, configured=False),

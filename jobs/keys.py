@@ -1,15 +1,16 @@
 """`monosem keys`: the keys of the configuration with defaults, bounds and meaning."""
 
 import argparse
-import json
 import shutil
 import textwrap
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
 from jobs.config import RunConfig
+from jobs.resolved import print_schema
 from sae.config import describe_unknown, find_key, model_at, nested_models
 from sae.errors import ConfigError
 
@@ -21,10 +22,23 @@ def keys_verb(options: argparse.Namespace) -> None:
         ConfigError: there is no such section or key.
     """
     if options.schema:
-        print(json.dumps(RunConfig.model_json_schema(), indent=1, ensure_ascii=False))
+        print_schema()
         return
     width = max(40, shutil.get_terminal_size((100, 24)).columns)
     print("\n".join(wrapped(line, width) for line in section_lines(options.section)))
+
+
+def sections_help(sections: str, width: int) -> str:
+    """All keys of the sections that a command reads, for `--help-all`.
+
+    Args:
+        sections: names of sections, "all", or "all but" names (`jobs.usage.SECTIONS`).
+        width: of the terminal, in columns.
+    """
+    words = sections.replace(",", " ").split()
+    named = [name for name in RunConfig.model_fields if name in words]
+    shown = [name for name in RunConfig.model_fields if name not in named] if "all" in words or not named else named
+    return "\n".join(wrapped(line, width) for name in shown for line in section_lines(name))
 
 
 def section_lines(section: str | None) -> list[str]:
@@ -51,12 +65,24 @@ def describe_config(model: type[BaseModel] = RunConfig, prefix: str = "", defaul
         nested = nested_models(field.annotation)
         if not nested:
             shown = "required" if default is None and field.is_required() else default_text(value)
-            yield f"    {prefix}{name} = {shown}".ljust(58) + f"  {field.description or ''}{_bounds(field)}"
+            yield f"    {prefix}{name} = {shown}".ljust(58) + f"  {type_text(field.annotation)}: {field.description or ''}{_bounds(field)}"
             continue
         inner = f"{prefix}{name}." + ("NAME." if isinstance(value, list) else "")
         for variant in nested:
             yield f"  {inner}…  {(field.description if len(nested) == 1 else None) or variant.__doc__}"
             yield from describe_config(variant, inner, value if isinstance(value, variant) else None)
+
+
+def type_text(annotation: Any) -> str:
+    """The type of a key in a word or two: text, int, number, true|false, list, mapping, or its choices."""
+    origin, parts = typing.get_origin(annotation), [part for part in typing.get_args(annotation) if part is not type(None)]
+    if origin is typing.Literal:
+        return "|".join(map(str, parts)) if 1 < len(parts) < 4 else "choice"
+    if origin in (list, tuple, dict):
+        return "mapping" if origin is dict else "list"
+    if origin is not None:  # an optional or an annotated type: the first says it
+        return type_text(parts[0])
+    return {str: "text", int: "int", float: "number", bool: "true|false"}.get(annotation, getattr(annotation, "__name__", "value"))
 
 
 def default_text(value: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from jobs.config import RunConfig
 from jobs.overrides import apply_override
+from jobs.ready import take_file
 from jobs.yaml_text import read_yaml
 from sae.storage import absolute_url
 from sae.storage.json_objects import DIGEST_FIELD
@@ -15,15 +16,15 @@ def load_config(path: str | None, overrides: list[str]) -> RunConfig:
     """Read a YAML file, apply `key=value` overrides, validate.
 
     Args:
-        path: the YAML file, a path or URL; None takes a first override that is a file's name, or else starts from the defaults.
+        path: the YAML file, a path, a URL or the name of a ready configuration; None takes the first override that names a file, or else
+            starts from the defaults.
         overrides: `section.key=value`, the last of a key counts (see `jobs.overrides`); a list's element is named by its index or its `name`.
 
     Raises:
         InputError: the file is missing or is not YAML.
         ConfigError: an unknown key, a value that cannot be, an override that is not `key=value`.
     """
-    if overrides and path is None and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
-        path, *overrides = overrides
+    path, overrides = take_file(path, overrides)
     values = read_yaml(path) if path else {}
     if path and path.endswith(".json"):
         values.pop(DIGEST_FIELD, None)  # the seal of a run's own config.json, which may be edited and used again

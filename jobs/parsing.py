@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from jobs.commands import VERBS
-from jobs.usage import command_help, main_help
+from jobs.ready import names_file
+from jobs.usage import SECTIONS, command_help, main_help
 
 PROGRAM = "monosem"
 QUOTED = 60
@@ -28,7 +29,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.exit(0)
     options, rest = parser.parse_known_args(words)
     # argparse takes positional arguments in one piece only; overrides may stand anywhere.
-    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    unknown = [word for word in rest if word.startswith("-") or not ("=" in word or names_file(word))]
     if rest and (unknown or not VERBS[options.verb].configured):
         _refuse(parser, options.verb, (unknown or rest)[0], words)
     if rest:
@@ -49,8 +50,14 @@ def build_parser() -> argparse.ArgumentParser:
         verb.arguments(child)
         if verb.configured:
             child.usage = f"{PROGRAM} {name}{' VERB' if name == 'submit' else ''} [-c FILE] [key=value ...] [options]"
-            child.add_argument("-c", "--config", metavar="FILE", help="YAML file of a run, a path or URL (ready ones are in deploy/configs)")
-            child.add_argument("overrides", nargs="*", metavar="key=value", help="set a key of the configuration (a bare FILE.yaml is taken as -c)")
+            child.add_argument("-c", "--config", metavar="FILE", help="YAML file of a run: path, URL or ready one (`quickstart`)")
+            child.add_argument(
+                "overrides",
+                nargs="*",
+                metavar="key=value",
+                help="set a key of the configuration (a bare FILE.yaml or ready name is taken as -c)",
+            )
+            child.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every key that it reads")
             child.epilog = name  # the keys are added when the help is shown
     return parser
 
@@ -85,6 +92,15 @@ class _Parser(argparse.ArgumentParser):
 
 class _Unknown(Exception):  # noqa: N818 - it never leaves this module
     """A value that is none of an argument's choices."""
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from jobs.keys import sections_help  # imports torch, which the short help does without
+
+        name = parser.epilog or ""
+        print(parser.format_help(), f"all keys that {name} reads:", sections_help(SECTIONS[name], _width()), sep="\n")
+        parser.exit(0)
 
 
 class _Version(argparse.Action):

@@ -17,7 +17,7 @@ from services.cluster.capacity import estimate
 from tests.benchmarks.harness import Bar, Measurement
 from tests.benchmarks.harvests import on_disk
 
-CONFIG = Path(__file__).parents[2] / "deploy" / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).parents[2] / "jobs" / "configs" / "quickstart.yaml"
 SMALLER = [
     "corpus.train_tokens=300_000",
     "corpus.held_out_tokens=40_000",

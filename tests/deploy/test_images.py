@@ -185,7 +185,7 @@ class TestBrowserImage:
 
 class TestRayImage:
     def test_the_ready_configurations_are_in_it(self):
-        assert ["deploy/configs", "/opt/monosem/configs"] in [each.arguments for each in named(instructions(FILES[0]), "COPY")]
+        assert ["jobs/configs", "/opt/monosem/configs"] in [each.arguments for each in named(instructions(FILES[0]), "COPY")]
 
     def test_the_allocator_is_set_as_in_the_makefile(self):
         made = dict(re.findall(r"(?m)^export (MALLOC\w+) := (\d+)$", (ROOT / "Makefile").read_text()))

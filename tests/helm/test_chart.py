@@ -252,7 +252,7 @@ class TestJobs:
 
         values = yaml.safe_load(path.read_text())
         words = self.entrypoint(values)
-        file = words[words.index("-c") + 1].replace("/opt/monosem/configs", str(ROOT / "deploy/configs"))
+        file = words[words.index("-c") + 1].replace("/opt/monosem/configs", str(ROOT / "jobs/configs"))
         config = load_config(file, words[words.index("-c") + 2 :])
         [job] = values["jobs"].values()
         assert config.output == job["set"]["output"]
@@ -266,7 +266,7 @@ class TestJobs:
         values = yaml.safe_load(path.read_text())
         groups = {each["groupName"]: each["template"] for each in cluster(values)["workerGroupSpecs"]}
         words = self.entrypoint(values)
-        file = words[words.index("-c") + 1].replace("/opt/monosem/configs", str(ROOT / "deploy/configs"))
+        file = words[words.index("-c") + 1].replace("/opt/monosem/configs", str(ROOT / "jobs/configs"))
         config = load_config(file, words[words.index("-c") + 2 :])
         for stage in (config.harvest.pool, config.trainer, config.evaluation.pool, config.interpretation.pool):
             if len(groups) > 1:

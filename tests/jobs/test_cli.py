@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from jobs.cli import VERBS, main
-from jobs.keys import default_text
+from jobs.keys import default_text, type_text
 from jobs.usage import KEYS, SECTIONS, USED
 from sae.config import walk_keys
 
@@ -42,11 +45,12 @@ def test_help_says_what_the_configuration_says():
     from sae.training.config import TrainingConfig
 
     keys = {key.path: key.field for key in walk_keys(RunConfig)}
-    for path, (default, _) in KEYS.items():
+    for path, (default, meaning) in KEYS.items():
         field = keys[path]
         value = field.get_default(call_default_factory=True)
         known = "required" if field.is_required() or path.endswith("architecture") else default_text(value)
         assert default == known, path
+        assert meaning.startswith(f"{type_text(field.annotation)}: "), path
     assert TrainingConfig().dictionaries[0].sae.k == 20
     for verb, used in USED.items():
         assert set(used) <= set(KEYS), verb
@@ -131,6 +135,34 @@ def test_keys_prints_a_json_schema_with_the_bounds(capsys):
     assert main(["keys", "--schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert schema["$defs"]["TrainingConfig"]["properties"]["batch_size"]["maximum"] == 2**22
+
+
+def test_help_all_adds_every_key_that_the_command_reads(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["train", "--help-all"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert "training.dictionaries.NAME.resampling" in shown
+    assert "trainer.parallel" in shown
+    assert "interpretation.max_features" not in shown
+
+
+def test_a_new_key_has_to_argue_its_way_in():
+    """A key that is added or removed changes `keys.txt` too: say in the commit which user needs it, and why no default is enough."""
+    from jobs.config import RunConfig
+
+    known = (Path(__file__).parent / "keys.txt").read_text().splitlines()
+    assert [key.path for key in walk_keys(RunConfig)] == known
+
+
+def test_the_schema_accepts_what_config_prints(capsys):
+    assert main(["config", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert main(["config", "quickstart", "training.seed=3"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    jsonschema.validate(values, schema)
+    assert values["training"]["seed"] == 3
+    assert set(values) == set(schema["properties"])
 
 
 @pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if not verb.configured])

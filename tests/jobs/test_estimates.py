@@ -12,7 +12,7 @@ from sae.errors import ConfigError
 LAPTOP = Machine(memory_bytes=16 * 2**30, cpus=4, gpus=0, is_local=True)
 CLUSTER = Machine(memory_bytes=2 * 2**30, cpus=1, gpus=0, is_local=False)
 SMALL = Widths(d_in=512, d_vocab=4096, harvested=512)
-CONFIGS = sorted((Path(__file__).parents[2] / "deploy" / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
 EVERY_STAGE = ("pretrain", *WHOLE_WAY, "concepts")
 
 

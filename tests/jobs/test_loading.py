@@ -11,7 +11,7 @@ from jobs.stages import idle_gpus
 from sae.errors import ConfigError, InputError
 from sae.storage import Place
 
-READY = sorted((Path(__file__).parents[2] / "deploy" / "configs").glob("*.yaml"))
+READY = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_memory_is_that_of_the_largest_stage_and_counts_logits():
 
 def test_memory_is_about_what_was_measured():
     """Of the quickstart at 200,000 tokens on two cores: 2,463 MiB in harvest, 3,229 in train, 2,681 in evaluate, 2,483 in interpret."""
-    config = load_config("deploy/configs/quickstart.yaml", [])
+    config = load_config("jobs/configs/quickstart.yaml", [])
     found = memory_of_stages(config, {config.hookpoint: 512}, SimpleNamespace(num_parameters=1_279_872, d_vocab=4096))
     measured = {"harvest": 2463, "train": 3229, "evaluate": 2681, "interpret": 2483}
     assert all(bytes_measured * 2**20 <= found[stage] <= 1.6 * bytes_measured * 2**20 for stage, bytes_measured in measured.items())
