@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from jobs.config import RunConfig
-from sae.architectures.registry import ARCHITECTURES
+from sae.architectures.registry import architecture
 from sae.errors import ConfigError
 from sae.execution import PoolOptions, QueueOptions
 from sae.training.config import DictionaryConfig
@@ -184,7 +184,7 @@ def _interpretation_needs(config: RunConfig, machine: Machine, widths: Widths) -
 
 def parameter_count(dictionary: DictionaryConfig, d_in: int) -> int:
     """Weights of a dictionary."""
-    matrices = sum(name in ("W_enc", "W_dec") for name in ARCHITECTURES[dictionary.sae.architecture].feature_axes) or 1
+    matrices = sum(name in ("W_enc", "W_dec") for name in architecture(dictionary.sae.architecture).feature_axes) or 1
     return dictionary.sae.d_sae * (matrices * d_in + 1)
 
 

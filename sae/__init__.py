@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sae.architectures.config import (
         TopKConfig as TopK,
     )
+    from sae.architectures.registry import register
     from sae.checkpoint import load_dictionary, save_dictionary
     from sae.evaluation.evaluate import evaluate
     from sae.evaluation.measure import measure
@@ -69,6 +70,7 @@ _HOMES = {
     "interpret": "sae.interpretation.interpret:interpret",
     "load_dictionary": "sae.checkpoint:load_dictionary",
     "measure": "sae.evaluation.measure:measure",
+    "register": "sae.architectures.registry:register",
     "save_dictionary": "sae.checkpoint:save_dictionary",
     "train": "sae.training.on_vectors:train",
     "write_store": "sae.store:write_store",
@@ -92,6 +94,7 @@ __all__ = [
     "interpret",
     "load_dictionary",
     "measure",
+    "register",
     "save_dictionary",
     "train",
     "write_store",

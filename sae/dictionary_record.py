@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from sae.architectures.config import SAEConfig
+from sae.architectures.config import BUILT_IN, SAEConfig, registered
 from sae.errors import ConfigError, InputError
 from sae.records import Record, as_record
 from sae.storage import Place, sealed, unsealed
@@ -98,6 +98,12 @@ def describe_dictionary(url: str | os.PathLike[str] | Place) -> DictionaryRecord
             "Train the dictionary again; import an imported one again; or load it with the version of this tool that wrote it"
         )
     unsealed(found, place.path(CONFIG_KEY))
+    name = found.get("architecture")
+    if isinstance(name, str) and name not in BUILT_IN and registered(name) is None:
+        raise ConfigError(
+            f"{place.url} is a dictionary of the architecture {name[:40]!r}, which is not known here. Import the module that calls "
+            f"sae.register({name[:40]!r}, …) first, or install its package"
+        )
     return _parsed(found, place)
 
 

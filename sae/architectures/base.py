@@ -109,7 +109,7 @@ class Dictionary(nn.Module, ABC):
 
     unit_norm_decoder: ClassVar[bool] = True
     pre_encoder_bias: ClassVar[bool] = True
-    feature_parallel: ClassVar[bool] = True
+    feature_parallel: ClassVar[bool] = False
     feature_axes: ClassVar[dict[str, int]] = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
     encode_dtype: torch.dtype = torch.float32
     origin: "DictionaryMetadata | None" = None

@@ -1,12 +1,18 @@
-"""What each architecture can be told; the key `architecture` chooses among them."""
+"""Configuration of each architecture; the key `architecture` chooses among them and those that `sae.register` adds."""
 
+import importlib.metadata
+import json
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, ValidationInfo, model_validator
 
-from sae.config import Config, Real
+from sae.config import BUILT_IN_FAMILY, REGISTERED_FAMILY, Config, Real
+from sae.errors import ConfigError
 
+BUILT_IN = ("relu", "relu_april", "tied", "p_annealing", "gated", "topk", "batch_topk", "matryoshka", "jumprelu")
 MAX_FEATURES = 2**24
 MAX_COEFFICIENT = 10**6
 
@@ -178,8 +184,47 @@ class PAnnealingConfig(Config):
         return self
 
 
-SAEConfig = Annotated[
+REGISTERED: dict[str, type[Config]] = {}
+ENTRY_POINTS = "monosem.architectures"
+
+
+@lru_cache(maxsize=1)
+def load_installed() -> None:
+    """Load the architectures of installed packages: their entry points of the group `monosem.architectures` name modules that call `sae.register`."""
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def registered(name: object) -> type[Config] | None:
+    """The configuration of an architecture that is not built in; None where there is none of this name."""
+    if not isinstance(name, str):
+        return None
+    if name not in REGISTERED:
+        load_installed()
+    return REGISTERED.get(name)
+
+
+def _family(value: Any) -> str:
+    name = value.get("architecture") if isinstance(value, Mapping) else getattr(value, "architecture", None)
+    return BUILT_IN_FAMILY if name in BUILT_IN or registered(name) is None else REGISTERED_FAMILY
+
+
+def _of_registered(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, Config):
+        return value
+    config = REGISTERED[value["architecture"]]
+    try:
+        return config.parse(value) if info.mode != "json" else config.model_validate_json(json.dumps(value))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+_BuiltIn = Annotated[
     ReluConfig | ReluAprilConfig | TiedConfig | PAnnealingConfig | GatedConfig | TopKConfig | BatchTopKConfig | MatryoshkaConfig | JumpReluConfig,
     Field(discriminator="architecture"),
+]
+SAEConfig = Annotated[
+    Annotated[_BuiltIn, Tag(BUILT_IN_FAMILY)] | Annotated[Any, BeforeValidator(_of_registered), Tag(REGISTERED_FAMILY)],
+    Discriminator(_family),
 ]
 """Every architecture by its name in a configuration."""

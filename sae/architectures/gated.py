@@ -26,6 +26,7 @@ class GatedDictionary(Dictionary):
         beta1 = 0.
     """
 
+    feature_parallel = True
     config: GatedConfig
     feature_axes = {"W_enc": 1, "b_gate": 0, "b_mag": 0, "r_mag": 0, "W_dec": 0}  # noqa: RUF012  # a ClassVar already where it is declared
 

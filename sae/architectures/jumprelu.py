@@ -32,6 +32,7 @@ class JumpReluDictionary(Dictionary):
         starts near where it ends, and a wider window.
     """
 
+    feature_parallel = True
     config: JumpReluConfig
     pre_encoder_bias = False
     feature_axes = {"W_enc": 1, "b_enc": 0, "W_dec": 0, "log_threshold": 0}  # noqa: RUF012  # a ClassVar already where it is declared

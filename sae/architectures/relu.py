@@ -24,6 +24,7 @@ class ReluDictionary(Dictionary):
         dictionary_learning's AutoEncoder.
     """
 
+    feature_parallel = True
     config: ReluConfig
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ class TiedDictionary(Dictionary):
         both terms means over the batch. Their coefficient of the main results, 8.577e-4, is for activations in raw units.
     """
 
+    feature_parallel = True
     config: TiedConfig
     pre_encoder_bias = False
     feature_axes = {"M": 0, "b_enc": 0}  # noqa: RUF012  # a ClassVar already where it is declared

@@ -26,6 +26,7 @@ class TopKDictionary(Dictionary):
         that outputs are as long as inputs, which they found of no clear use; not done here.
     """
 
+    feature_parallel = True
     config: TopKConfig
 
     @property

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 ELEMENT = "NAME"
 """What stands in a path for the name or index of a list's element."""
+BUILT_IN_FAMILY, REGISTERED_FAMILY = "built-in", "registered"  # tags that pydantic puts into the place of an error, next to the architecture
 TAG = "architecture"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sae.config.keys import TAG, find_key, model_at, near_keys, nested_models, tag_of
+from sae.config.keys import BUILT_IN_FAMILY, REGISTERED_FAMILY, TAG, find_key, model_at, near_keys, nested_models, tag_of
 from sae.urls import without_credentials
 
 MAX_SHOWN = 80
@@ -100,7 +100,7 @@ def _typed_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[lis
         if isinstance(values, Mapping):
             if part in values or (is_last and kind in ("missing", "extra_forbidden")):
                 values = values.get(part)
-            elif len(loc) > 1 and tag_of(values) == part:
+            elif len(loc) > 1 and part in (tag_of(values), BUILT_IN_FAMILY, REGISTERED_FAMILY):
                 continue
             else:
                 values = None

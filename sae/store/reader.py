@@ -5,7 +5,7 @@ receipt (size, XXH3-128, rows) before the first of its rows is handed out. Objec
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -107,6 +107,16 @@ class Store:
     def wait(self, hookpoint: str, shards: Iterable[int], ended: threading.Event) -> bool:
         """Wait until the shards are written, as they all are in a finished store; False if `ended` was set before."""
         return not ended.is_set()
+
+    def verify(self) -> Sequence[str]:
+        """Read every object of the store and prove it; see `sae.store.verify_store`.
+
+        Returns:
+            One line for each fault; empty where the store is whole.
+        """
+        from sae.store.verification import verify_store  # which reads stores by this class
+
+        return verify_store(self.place)
 
     def close(self, hookpoint: str, shards: Iterable[int]) -> None:
         """Forget shards whose rows nobody needs for a while."""

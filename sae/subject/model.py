@@ -52,13 +52,18 @@ class Subject:
         self.digest = _weights_digest(bridge.original_model)
 
     @classmethod
-    def load(cls, config: SubjectConfig, device: str = "cpu") -> "Subject":
+    def load(cls, config: SubjectConfig | str, device: str = "cpu") -> "Subject":
         """Load a model and its tokenizer.
+
+        Args:
+            config: of the model, or just its name on the hub, its directory, or `embedded`.
+            device: `cpu` or `cuda`.
 
         Raises:
             InputError: no such directory, a name the hub does not answer for, an architecture TransformerLens has no adapter for, weights
                 that are missing, damaged or not finite, a tokenizer with more tokens than the embedding has rows.
         """
+        config = SubjectConfig(model=config) if isinstance(config, str) else config
         name = model_directory(config)
         tokenizer = load_tokenizer(config)
         with one_line_errors(config.model):

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from sae.architectures.config import ReluConfig, SAEConfig, TopKConfig
-from sae.architectures.registry import ARCHITECTURES
+from sae.architectures.registry import architecture
 from sae.config import WEEK, Config, Name, Real, Seed, shown
 from sae.training.optimization import OptimizerConfig
 from sae.training.resampling import ResamplingConfig
@@ -73,9 +73,9 @@ class DictionaryConfig(Config):
         return next((name for name in COEFFICIENTS if name in type(self.sae).model_fields), None)
 
 
-def can_be_resampled(architecture: str) -> bool:
+def can_be_resampled(name: str) -> bool:
     """Whether an architecture has the weights that resampling sets."""
-    return set(ARCHITECTURES[architecture].feature_axes) >= RESAMPLED_WEIGHTS
+    return set(architecture(name).feature_axes) >= RESAMPLED_WEIGHTS
 
 
 MAX_DICTIONARIES = 256

@@ -25,7 +25,7 @@ def test_every_vector_is_read_again_whatever_it_came_in(tmp_path, vectors, kind)
         np.save(tmp_path / "vectors.npy", given)
         given = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     store = sae.write_store(tmp_path / "store", {"mlp": given}, dtype="float32", vectors_per_shard=300)
-    assert verify_store(store.place) == []
+    assert verify_store(store.place) == store.verify() == []
     assert store.shard_rows("mlp") == [300, 300, 300, 100]
     found = np.empty((1000, 8), np.float32)
     for shard, rows in enumerate(store.shard_rows("mlp")):

@@ -176,3 +176,7 @@ def test_logit_effects_do_not_run_the_model_off_its_defined_hookpoints(subject):
         subject.logit_effects("blocks.0.mlp.hook_pre", torch.zeros(1, 32))
     with pytest.raises(WidthError, match="width 16"):
         subject.logit_effects(MLP, torch.zeros(1, 16))
+
+
+def test_a_name_or_directory_is_enough_to_load_a_model(subject, tiny_subject_directory):
+    assert Subject.load(str(tiny_subject_directory)).digest == subject.digest
