@@ -4,8 +4,8 @@ from jobs.config import RunConfig
 from jobs.stages import subject_vocabulary
 from sae.errors import ConfigError, InputError
 from sae.interpretation.language_model.config import LanguageModelConfig
-from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.report.numbers import dollars
+from sae.run.layout import SUMMARY_KEY
 
 
 def with_max_cost(config: RunConfig, max_cost: float | None) -> RunConfig:

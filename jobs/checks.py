@@ -15,12 +15,12 @@ from sae.corpus.sources import DEPENDENCIES, CorpusConfig, check_sources
 from sae.errors import ConfigError, InputError, MonosemError
 from sae.log import log
 from sae.provenance import described_dictionaries
+from sae.run.layout import CONFIG_KEY
 from sae.storage import Place, check_output_url
 from sae.store import MANIFEST_KEY, PLAN_KEY, read_plan
 from sae.subject.check import check_subject
 from services.cluster.config import ClusterConfig
 
-RUN_KEY = "config.json"
 TOKENS_PER_BYTE = 1 / 4  # of English text and usual tokenizers
 MOST_TOKENS_PER_BYTE = 1 / 2  # text that has fewer bytes than this asks for is too short, whatever the tokenizer
 EXPANSION = {".gz": 10, ".zst": 10, ".parquet": 5}  # of compressed text, at most as a rule
@@ -111,9 +111,9 @@ def _check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
     if "train" not in stages and {"evaluate", "interpret", "concepts"} & set(stages):
         described_dictionaries(config.dictionary_urls, "measure")
     shuffled = config.interpretation.controls.shuffled_run
-    if "interpret" in stages and shuffled is not None and not Place(shuffled).exists(RUN_KEY):
+    if "interpret" in stages and shuffled is not None and not Place(shuffled).exists(CONFIG_KEY):
         raise InputError(
-            f"interpretation.controls.shuffled_run: there is no run at {shown(shuffled)} (no {RUN_KEY}). Make it first, or set it to null"
+            f"interpretation.controls.shuffled_run: there is no run at {shown(shuffled)} (no {CONFIG_KEY}). Make it first, or set it to null"
         )
 
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 
 from sae.errors import InputError
+from sae.run.layout import CONFIG_KEY, STAGES_KEY
 from sae.storage import Entry, Place
 from sae.storage.local import TEMPORARY_NAME
 from sae.store import PLAN_KEY, Inspection, delete_garbage, find_garbage
@@ -21,7 +22,7 @@ def clean_verb(options: argparse.Namespace) -> None:
         LeaseError: `--delete` while a harvest fills the store.
     """
     place = Place(options.url)
-    is_store, is_run = place.exists(PLAN_KEY), place.exists("stages.json") or place.exists("config.json")
+    is_store, is_run = place.exists(PLAN_KEY), place.exists(STAGES_KEY) or place.exists(CONFIG_KEY)
     if not is_store and not is_run:
         raise InputError(f"{place.url} holds neither a store (plan.json) nor a run (config.json): check the path")
     if is_run and not is_store:

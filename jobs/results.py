@@ -8,9 +8,11 @@ from sae.interpretation.comparison import COMPARISON_KEY, comparison_table, read
 from sae.interpretation.summary_record import read_summary
 from sae.report.gather import gather
 from sae.report.numbers import dollars
-from sae.report.run_records import SUMMARY_KEY, read_run_summary
 from sae.report.summary import summarise
 from sae.report.verdicts import verdicts
+from sae.run.layout import REPORT_KEY as PAGE_KEY
+from sae.run.layout import SUMMARY_KEY
+from sae.run.records import read_run_summary
 from sae.storage import Place
 from sae.units import NEURONS, shown_source
 
@@ -24,7 +26,7 @@ def results_table(run: Place) -> list[str]:
     lines = [*warning_lines(run), *figures_table(summary, _hookpoint(run)), "", *interpretation_lines(run)]
     if summary["wall_seconds"] is not None and summary["peak_rss_bytes"] is not None:
         lines.append(f"{summary['wall_seconds']:.0f} s wall time, {summary['peak_rss_bytes'] / 2**30:.1f} GiB peak memory over all processes")
-    return [*lines, f"report: {run.url}/report.html"]
+    return [*lines, f"report: {run.path(PAGE_KEY)}"]
 
 
 def evaluation_lines(run: Place) -> list[str]:
@@ -126,7 +128,7 @@ def interpretation_lines(run: Place) -> list[str]:
 def _hookpoint(run: Place) -> str:
     """Where the baselines of a run were interpreted; the empty string before they were."""
     place = run.child("interpretation", NEURONS)
-    return read_summary(place).hookpoint if place.exists("summary.json") else ""
+    return read_summary(place).hookpoint if place.exists(SUMMARY_KEY) else ""
 
 
 def _evaluated(run: Place) -> set[str]:

@@ -14,7 +14,8 @@ from sae.corpus.manifest import CORPUS_MANIFEST_KEY
 from sae.errors import PlanError
 from sae.log import log
 from sae.records import put_record
-from sae.report.run_records import STAGES_KEY, RunStages, read_stages
+from sae.run.layout import CONFIG_KEY, STAGES_KEY
+from sae.run.records import RunStages, read_stages
 from sae.storage import Place
 from sae.storage.lease import hold_lease
 from sae.store import PLAN_KEY
@@ -152,7 +153,7 @@ def _version(package: str) -> str:
 
 
 def _write_resolved(config: RunConfig) -> None:
-    place, key = config.place, "config.json"
+    place, key = config.place, CONFIG_KEY
     resolved = config.model_dump(mode="json", exclude={"cluster", "plan"})
     if place.exists(key):
         differing = _differing(place.get_sealed(key), resolved)

@@ -14,7 +14,8 @@ from sae.errors import CorruptObjectError, InputError
 from sae.rating.agreement import ALL, EXPLANATION_SCORE, agreement_of
 from sae.rating.deck import DECK_KEY, read_deck
 from sae.rating.rubric import MOST
-from sae.report.run_records import StageName, read_stages
+from sae.run.layout import STAGES_KEY
+from sae.run.records import StageName, read_stages
 from sae.storage import Place
 from sae.store import verify_store
 from sae.training.records import read_result
@@ -124,7 +125,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 # Which object says what a directory is; the first that is there decides.
 _SHOWN: tuple[tuple[str, Callable[[Place], str]], ...] = (
-    ("stages.json", show_run),
+    (STAGES_KEY, show_run),
     ("result.json", show_dictionary),
     ("weights.safetensors", show_imported),
     ("tokens/000000.arrow", show_store),

@@ -12,8 +12,9 @@ from sae.evaluation.evaluate import evaluate
 from sae.interpretation.interpret import interpret
 from sae.interpretation.language_model.material import Vocabulary
 from sae.log import log
-from sae.report.run_records import SUMMARY_KEY, read_stages
 from sae.report.summary import summarise
+from sae.run.layout import SUMMARY_KEY
+from sae.run.records import read_stages
 from sae.storage import Place
 from sae.store.harvest import harvest
 from sae.subject.model import load_tokenizer

@@ -8,6 +8,7 @@ from jobs.results import concept_lines, evaluation_lines, interpretation_lines, 
 from jobs.run import run_stages
 from jobs.stages import WHOLE_WAY
 from sae.log import start_logging
+from sae.run.layout import REPORT_KEY
 
 # What a stage alone ends with; the others say only that they are done.
 LINES_OF = {"interpret": interpretation_lines, "evaluate": evaluation_lines, "concepts": concept_lines}
@@ -26,6 +27,6 @@ def stage_verb(options: argparse.Namespace) -> None:
         print("", *results_table(config.place), sep="\n")
     else:
         lines = LINES_OF[options.verb](config.place) if options.verb in LINES_OF else []
-        if options.verb in LINES_OF and config.place.exists("report.html"):
+        if options.verb in LINES_OF and config.place.exists(REPORT_KEY):
             lines.append("report.html was written before: run `monosem report` to refresh it")
         print("\n".join([*lines, f"{options.verb}: done, in {config.output}"]))

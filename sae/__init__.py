@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from sae.evaluation.evaluate import evaluate
     from sae.evaluation.measure import measure
     from sae.interpretation.interpret import interpret
+    from sae.report.page import write_report
+    from sae.run.run import Run
     from sae.store import Store, write_store
     from sae.store.harvest import harvest
     from sae.subject.model import Subject
@@ -61,6 +63,7 @@ _HOMES = {
     "PAnnealing": "sae.architectures.config:PAnnealingConfig",
     "ReLU": "sae.architectures.config:ReluConfig",
     "ReLUApril": "sae.architectures.config:ReluAprilConfig",
+    "Run": "sae.run.run:Run",
     "Store": "sae.store:Store",
     "Subject": "sae.subject.model:Subject",
     "Tied": "sae.architectures.config:TiedConfig",
@@ -73,6 +76,7 @@ _HOMES = {
     "register": "sae.architectures.registry:register",
     "save_dictionary": "sae.checkpoint:save_dictionary",
     "train": "sae.training.on_vectors:train",
+    "write_report": "sae.report.page:write_report",
     "write_store": "sae.store:write_store",
 }
 
@@ -84,6 +88,7 @@ __all__ = [
     "PAnnealing",
     "ReLU",
     "ReLUApril",
+    "Run",
     "Store",
     "Subject",
     "Tied",
@@ -97,6 +102,7 @@ __all__ = [
     "register",
     "save_dictionary",
     "train",
+    "write_report",
     "write_store",
 ]
 

@@ -18,7 +18,7 @@ from sae.interpretation.sources.sources import SourceSpec
 from sae.interpretation.summary import summarise
 from sae.interpretation.summary_record import put_summary
 from sae.records import digests_of, put_record
-from sae.report.run_records import RunStages
+from sae.run.records import RunStages
 from sae.storage import Place, sha256_hex, to_json
 from sae.store.manifest import StorePlan
 from sae.store.schema import row_bytes

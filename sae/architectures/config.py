@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, ValidationInfo, WithJsonSchema, model_validator
 
 from sae.config import BUILT_IN_FAMILY, REGISTERED_FAMILY, Config, Real
 from sae.errors import ConfigError
@@ -223,8 +223,10 @@ _BuiltIn = Annotated[
     ReluConfig | ReluAprilConfig | TiedConfig | PAnnealingConfig | GatedConfig | TopKConfig | BatchTopKConfig | MatryoshkaConfig | JumpReluConfig,
     Field(discriminator="architecture"),
 ]
+_REGISTERED_SCHEMA = {"type": "object", "properties": {"architecture": {"not": {"enum": [*BUILT_IN]}}}, "required": ["architecture"]}
 SAEConfig = Annotated[
-    Annotated[_BuiltIn, Tag(BUILT_IN_FAMILY)] | Annotated[Any, BeforeValidator(_of_registered), Tag(REGISTERED_FAMILY)],
+    Annotated[_BuiltIn, Tag(BUILT_IN_FAMILY)]
+    | Annotated[Any, BeforeValidator(_of_registered), WithJsonSchema(_REGISTERED_SCHEMA), Tag(REGISTERED_FAMILY)],
     Discriminator(_family),
 ]
 """Every architecture by its name in a configuration."""

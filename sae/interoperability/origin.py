@@ -7,8 +7,8 @@ from sae.config import Config
 from sae.dictionary_record import describe_dictionary
 from sae.evaluation.report import read_report
 from sae.interpretation.sources.directory import read_source
-from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.public_names import public_name
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place
 from sae.training.records import RESULT_KEY, read_result
 

@@ -42,12 +42,12 @@ from sae.interpretation.sources.directory import (
 )
 from sae.interpretation.sources.scratch import get_table, put_table, whole_tables
 from sae.interpretation.sources.sources import SourceSpec, open_source
-from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.interpretation.text.passages import load_passages
 from sae.interpretation.text.reading import read_codes, read_logits
 from sae.interpretation.text.vocabulary import VOCABULARY_KEY, put_vocabulary
 from sae.log import log
 from sae.provenance import check_corpus, check_subject
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place, absolute_url
 from sae.store import Store
 from sae.subject.model import Subject, SubjectConfig, load_tokenizer

@@ -18,6 +18,7 @@ from sae.interpretation.sources.sources import SourceSpec, examined_features
 from sae.interpretation.text.passages import passage_ids
 from sae.provenance import DescribedDictionaries, check_dictionaries, check_dictionary, described_dictionaries
 from sae.records import Record, as_record
+from sae.run.layout import CONFIG_KEY
 from sae.storage import Place
 from sae.store import Store
 from sae.subject.model import SubjectConfig
@@ -129,7 +130,7 @@ def shuffled_sources(budget: Budget, hookpoint: str, store: Store, subject: Subj
     if budget.controls.shuffled_run is None:
         return []
     run = Place(budget.controls.shuffled_run)
-    config = as_record(RunConfiguration, run.get_sealed("config.json"), run.path("config.json"), may_lack=True)
+    config = as_record(RunConfiguration, run.get_sealed(CONFIG_KEY), run.path(CONFIG_KEY), may_lack=True)
     shuffled = config.subject
     if shuffled.shuffle_seed is None or shuffled.absolute() != subject.absolute().model_copy(update={"shuffle_seed": shuffled.shuffle_seed}):
         raise ConfigError(f"{run.url} was made with {shuffled}, expected this run's subject with a shuffle_seed: make it anew, or leave it out")

@@ -8,9 +8,9 @@ from sae.dictionary_record import Share
 from sae.interpretation.records import EXPLANATIONS_KEY, Budget
 from sae.interpretation.sources.sources import SourceKind
 from sae.records import Record, check_name, get_record, put_record
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place
 
-SUMMARY_KEY = "summary.json"
 Interval = tuple[float, float] | None
 
 

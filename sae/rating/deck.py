@@ -21,6 +21,7 @@ from sae.errors import InputError, PlanError
 from sae.interpretation.sampling import draw_seed
 from sae.rating.packing import TokenNumbers, pairs
 from sae.records import Record, as_record, open_proved
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place, parse_json, sealed, sha256_hex, to_json, unsealed
 from sae.tables import parquet_rows
 
@@ -168,8 +169,8 @@ def _table(source: Place, key: str, columns: list[str] | None = None, features: 
 
 def _proved(source: Place, key: str) -> pa.Buffer:
     """A table of a source, by the digest in its summary."""
-    tables = source.get_sealed("summary.json").get("tables")
-    return open_proved(source, key, tables.get(key) if isinstance(tables, dict) else None, source.path("summary.json"))
+    tables = source.get_sealed(SUMMARY_KEY).get("tables")
+    return open_proved(source, key, tables.get(key) if isinstance(tables, dict) else None, source.path(SUMMARY_KEY))
 
 
 def _draw(run: Place, source: str, config: DeckConfig) -> list[int]:

@@ -13,10 +13,10 @@ from sae.errors import CorruptObjectError, InputError
 from sae.evaluation.report import read_report, read_table
 from sae.interpretation.comparison import COMPARISON_KEY, ComparisonRecord, read_comparison
 from sae.interpretation.sources.directory import features_table, read_source
-from sae.interpretation.summary_record import SUMMARY_KEY
 from sae.provenance import check_dictionary
 from sae.records import check_name
-from sae.report.run_records import read_configuration, read_stages
+from sae.run.layout import SUMMARY_KEY
+from sae.run.records import read_configuration, read_stages
 from sae.storage import Place
 from sae.store import StoreManifest, read_manifest
 from sae.training.records import EVENTS_KEY, LOG_KEY, RESULT_KEY, read_events, read_log, read_result

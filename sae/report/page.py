@@ -32,6 +32,7 @@ from sae.report.training_charts import training_page
 from sae.report.verdicts import verdicts
 from sae.report.vocabulary import run_vocabulary
 from sae.report.words import words_table
+from sae.run.layout import REPORT_KEY
 from sae.storage import Place
 from sae.visible_text import visible
 
@@ -41,9 +42,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_report(
-    run: Place,
+    run: Place | str,
     summary: Json | None = None,
-    output_key: str = "report.html",
+    output_key: str = REPORT_KEY,
     token_texts: Sequence[str] | None = None,
     browser: BrowserConfig | None = None,
     written: datetime | None = None,
@@ -51,7 +52,7 @@ def write_report(
     """Make the report of a run from what its directory holds; stages that have not run are named as missing.
 
     Args:
-        run: the run directory.
+        run: the run directory: a place, or its path or URL.
         summary: what `summarise` says of the run, of which the report shows time, memory, versions and seeds; by default it is made here.
         output_key: where in it the report goes.
         token_texts: the text of every token of the subject's vocabulary; by default as `run_vocabulary` finds them. Where it finds none, tokens
@@ -63,6 +64,7 @@ def write_report(
         InputError: the run holds nothing that could be shown, or something damaged; or the text of its tokens is unknown and an older report
             would be lost.
     """
+    run = run if isinstance(run, Place) else Place(run)
     record = gather(run)
     texts, not_shown = (token_texts, "") if token_texts is not None or not record.sources else _token_texts(run, record, output_key)
     people, not_compared = people_section(run, record)

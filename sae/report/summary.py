@@ -1,7 +1,7 @@
 """Sum of a run, `summary.json`: the main figures of each dictionary and control, cost, versions and seeds."""
 
 from sae.report.gather import ExplainedSource, Json, RunRecord, TrainedDictionary, figure_of, gather, value_at
-from sae.report.run_records import RunSummary
+from sae.run.records import RunSummary
 from sae.storage import Place
 
 EVALUATED = (

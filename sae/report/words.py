@@ -6,6 +6,7 @@ from typing import Any
 from sae.interpretation.language_model.records import EXPLANATIONS_KEY, SCHEMA
 from sae.report.gather import ExplainedSource, RunRecord, value_at
 from sae.report.numbers import Cell, dollars, shown, shown_interval
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place
 from sae.tables import parquet_table
 
@@ -58,7 +59,7 @@ def words_of(run: Place, source: ExplainedSource, features: list[int]) -> dict[i
     if value_at(source.summary, "language_model") is None:
         return {}
     place = run.child("interpretation", source.name)
-    table = parquet_table(place, EXPLANATIONS_KEY, source.summary["tables"], place.path("summary.json"), SCHEMA, features)
+    table = parquet_table(place, EXPLANATIONS_KEY, source.summary["tables"], place.path(SUMMARY_KEY), SCHEMA, features)
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in table.select(SHOWN).to_pylist():
         rows.setdefault(row["feature"], []).append(row)

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from sae.errors import InputError, MonosemError
 from sae.log import log_error
+from sae.run.layout import REPORT_KEY, SUMMARY_KEY
 from sae.storage import Place
 from services.browser.connections import SEND_BUFFER_BYTES, Connections, reset
 from services.browser.hosts import Hosts
@@ -75,10 +76,10 @@ def browser_app(run: Place, surroundings: Surroundings) -> web.Application:
     pages = Pages(run)
 
     async def report(request: web.Request) -> web.StreamResponse:
-        return await answer(request, pages, "report.html")
+        return await answer(request, pages, REPORT_KEY)
 
     async def summary(request: web.Request) -> web.StreamResponse:
-        return await answer(request, pages, "summary.json")
+        return await answer(request, pages, SUMMARY_KEY)
 
     async def index(request: web.Request) -> web.StreamResponse:
         key = index_key(request.match_info["source"], request.match_info["file"])
@@ -87,7 +88,7 @@ def browser_app(run: Place, surroundings: Surroundings) -> web.Application:
         return await answer(request, pages, key)
 
     async def ready(request: web.Request) -> web.Response:
-        await pages.find("summary.json")
+        await pages.find(SUMMARY_KEY)
         return web.Response(text="ready\n")
 
     app = guarded_app(surroundings, CONTENT_SECURITY_POLICY)

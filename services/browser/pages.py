@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 from sae.errors import InputError, StorageError
 from sae.report.script import page_script, script_digest
+from sae.run.layout import REPORT_KEY, SUMMARY_KEY
 from sae.storage import Place, sha256_hex
 
 KEEP_SECONDS = 10.0
-KEPT = ("report.html", "summary.json")
+KEPT = (REPORT_KEY, SUMMARY_KEY)
 KEPT_BYTES = 32 << 20  # a larger report is read anew for each visitor
 PIECE_BYTES = 256 << 10
 READS_AT_ONCE = 8  # pieces that are being read; others wait
-INDEX_FILES = ("features.parquet", "summary.json")
+INDEX_FILES = ("features.parquet", SUMMARY_KEY)
 SOURCE_NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
 
 KINDS = {"html": "text/html; charset=utf-8", "json": "application/json; charset=utf-8", "parquet": "application/vnd.apache.parquet"}

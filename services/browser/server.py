@@ -9,6 +9,7 @@ from aiohttp import web
 
 from sae.errors import InputError
 from sae.log import log
+from sae.run.layout import REPORT_KEY
 from sae.storage import Place
 from services.browser.app import BrowserMetrics, Surroundings, browser_app, metrics_app
 from services.browser.connections import MAX_HEADERS, MAX_LINE_BYTES, REQUEST_SECONDS, Connections
@@ -46,7 +47,7 @@ def serve(run: Place, listening: Listening, wait: bool = False) -> None:
     Raises:
         InputError: the run holds no report yet, or the address cannot be had.
     """
-    if not wait and not run.exists("report.html"):
+    if not wait and not run.exists(REPORT_KEY):
         raise InputError(f"{run.url} holds no report.html: check the path, or run `monosem report` with output={run.url}")
     serve_app(run, listening, browser_app, "reads the report")
 

@@ -14,8 +14,8 @@ from sae.training import on_vectors
 
 NAMES = {
     "BatchTopK", "Gated", "JumpReLU", "Matryoshka", "PAnnealing", "ReLU", "ReLUApril", "Tied", "TopK",
-    "Store", "Subject", "evaluate", "harvest", "interpret", "load_dictionary", "measure", "register", "save_dictionary",
-    "train", "write_store", "__version__",
+    "Run", "Store", "Subject", "evaluate", "harvest", "interpret", "load_dictionary", "measure", "register", "save_dictionary",
+    "train", "write_report", "write_store", "__version__",
 }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from sae.errors import FailureError, InputError
 from sae.interpretation.records import HARD, KINDS, NUM_INTERVALS
 from sae.interpretation.sampling import draw_seed, priorities
 from sae.interpretation.sources.directory import examples_table, features_table
-from sae.interpretation.summary_record import SUMMARY_KEY, read_summary
+from sae.interpretation.summary_record import read_summary
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place
 from sae.subject.tokens_shown import shown_line
 

@@ -13,8 +13,9 @@ from sae.interpretation.records import EXAMPLES_SCHEMA, FEATURES_SCHEMA, Budget
 from sae.interpretation.sources.scratch import SCRATCH, get_table, put_table
 from sae.interpretation.sources.sources import SourceSpec
 from sae.interpretation.summary import summarise
-from sae.interpretation.summary_record import SUMMARY_KEY, SourceSummary, put_summary, read_summary
+from sae.interpretation.summary_record import SourceSummary, put_summary, read_summary
 from sae.records import check_name, check_objects, digests_of, get_record, put_record
+from sae.run.layout import SUMMARY_KEY
 from sae.storage import Place
 from sae.tables import parquet_table
 

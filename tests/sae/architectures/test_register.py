@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 import torch
+from pydantic import Field
 
 import sae
 from sae.architectures import config as configs
@@ -21,7 +22,7 @@ VECTORS = torch.rand(400, 6, generator=torch.Generator().manual_seed(0))
 
 class OwnConfig(TopKConfig):
     architecture: Literal["own"] = "own"
-    weight: float = 1.0
+    weight: float = Field(1.0, description="of something")
 
 
 class OwnDictionary(TopKDictionary):

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from sae.records import Record, as_record, get_record
+from sae.run.layout import CONFIG_KEY, STAGES_KEY, SUMMARY_KEY
 from sae.storage import Place
 
-STAGES_KEY, SUMMARY_KEY, CONFIG_KEY = "stages.json", "summary.json", "config.json"
 StageName = Literal["pretrain", "harvest", "train", "evaluate", "concepts", "interpret", "report"]
 Interval = tuple[float, float] | None
 

@@ -1,0 +1,1 @@
+"""A run: its directory, its records, and one object to read all of it."""
