@@ -18,7 +18,7 @@ BENCH_STEPS = {"topk": "train_step_topk", "relu": "train_step_relu"}
 
 
 def rates_of_bench(path: str, config: RunConfig, subject: Subject, widths: dict[str, int], embedded_parameters: int) -> Rates:
-    """What the lines of `make bench` say of a worker, scaled by arithmetic to this run's model and dictionaries.
+    """Read the rates of a worker from the lines of `make bench`, scaled by arithmetic to this run's model and dictionaries.
 
     Raises:
         InputError: no such file, or not the lines of `harvest` and of a training step.

@@ -96,7 +96,7 @@ def check_metrics(cluster: ClusterConfig) -> None:
 
 
 def _check_inputs(config: RunConfig, stages: Sequence[str]) -> None:
-    """What earlier commands must have left, where this one does not make it itself."""
+    """Check that earlier commands have left what this one does not make itself."""
     if "harvest" in stages and "train" in stages:
         for dictionary in config.training.dictionaries:
             if dictionary.target_hookpoint is not None and dictionary.target_hookpoint not in config.harvest.hookpoints:
@@ -123,7 +123,7 @@ def text_tokens(config: CorpusConfig, tokens_per_byte: float = TOKENS_PER_BYTE) 
 
 
 def short_text(config: CorpusConfig, tokens_per_byte: float | None = None) -> str | None:
-    """What to know where local text has fewer tokens than a run asks for; None where it has enough, or nothing is known.
+    """Warn where local text has fewer tokens than a run asks for; None where it has enough, or nothing is known.
 
     Args:
         config: of the text.
@@ -140,7 +140,7 @@ def short_text(config: CorpusConfig, tokens_per_byte: float | None = None) -> st
 
 
 def known_widths(config: RunConfig, from_scratch: bool = False) -> Widths:
-    """What is known of the subject's sizes without loading it: from the store, else from the model's own configuration, else 1."""
+    """Find the subject's sizes without loading it: from the store, else from the model's own configuration, else 1."""
     transformer = config.pretraining.transformer
     made = {"n_embd": transformer.d_model, "n_inner": transformer.d_mlp, "n_head": transformer.num_heads, "vocab_size": transformer.vocab_size}
     found = made if from_scratch else model_configuration(config.subject.model)

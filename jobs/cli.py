@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _end_of(error: BaseException) -> End | None:
-    """How the command ends after an error; None where the error itself says so."""
+    """Find the end of the command after an error; None where the error itself says so."""
     match error:
         case MonosemError():
             return End(str(error), error.exit_code)

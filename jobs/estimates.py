@@ -27,7 +27,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may use.
+    """Resources of a machine for a run.
 
     Attributes:
         memory_bytes: of the machine, or of the container this process is in.
@@ -58,7 +58,7 @@ class Widths:
 
 
 def this_machine(config: RunConfig) -> Machine:
-    """What this machine has for a run."""
+    """Measure this machine's resources."""
     memory = psutil.virtual_memory().total
     for path in CGROUP_LIMITS:
         try:
@@ -92,7 +92,7 @@ def check_estimates(config: RunConfig, stages: Sequence[str], machine: Machine, 
 
 
 def describe_extent(config: RunConfig, stages: Sequence[str]) -> dict[str, str | int]:
-    """How much a run will do, as fields of a log line: what bounds its duration."""
+    """Describe the extent of a run, as fields of a log line: the numbers that bound its duration."""
     training, fields = config.training, dict[str, str | int]()
     if config.corpus.train_tokens is not None:
         fields["train_tokens"] = config.corpus.train_tokens

@@ -14,7 +14,7 @@ LOGITS_HELD = 4
 
 
 class ModelSize(Protocol):
-    """What is needed of a subject model."""
+    """Sizes of a subject model."""
 
     d_vocab: int
 

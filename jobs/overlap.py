@@ -61,7 +61,7 @@ def harvest_and_train(config: RunConfig, session: Session, done: Callable[[str],
 
 
 def harvest_workers_beside_training(config: RunConfig) -> int:
-    """How many harvest workers the connected cluster can hold beside the training's; 0: none."""
+    """Count the harvest workers that the connected cluster can hold next to the training's; 0: none."""
     resources, pool = ray.cluster_resources(), config.harvest.pool
     workers = worker_count(config.training, config.trainer)
     room = [float(config.harvest.num_workers)]

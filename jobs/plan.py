@@ -136,7 +136,7 @@ def crews(config: RunConfig) -> dict[str, Crew]:
 
 
 def describe_amounts(config: RunConfig, amounts: Amounts, widths: dict[str, int]) -> list[str]:
-    """What is read and written, every quantity with its unit."""
+    """Describe what is read and written, every quantity with its unit."""
     return [
         f"plan of {config.output}",
         f"  text         {amounts.tokens:,} tokens to train on, {amounts.held_out_tokens:,} held out",
@@ -147,7 +147,7 @@ def describe_amounts(config: RunConfig, amounts: Amounts, widths: dict[str, int]
 
 
 def describe_time(stages: list[Stage], source: str) -> list[str]:
-    """How long each stage takes, and what limits it."""
+    """Describe the time of each stage, and its bottleneck."""
     lines = [f"  time, {source}:"]
     for stage in stages:
         crew = f"{stage.crew.workers} worker{'s' * (stage.crew.workers != 1)}"

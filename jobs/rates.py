@@ -112,7 +112,7 @@ def _here(workers: int, cpus: float, cores: int) -> int:
 
 @dataclass(frozen=True)
 class _Duty:
-    """What one process is told."""
+    """Task of one process."""
 
     rank: int
     counts: dict[str, int]
@@ -225,7 +225,7 @@ def _begun(config: DictionaryConfig, vectors: Float[Tensor, "vector d_in"], typi
 
 
 def _step_seconds(config: DictionaryConfig, vectors: Float[Tensor, "vector d_in"], batch_size: int) -> tuple[float, float]:
-    """Of a typical step, and of one of the first."""
+    """Measure the seconds of a typical step, and of one of the first."""
     x = vectors[torch.randint(0, len(vectors), (batch_size,), generator=torch.Generator().manual_seed(0))]
     found = []
     for typical in (True, False):

@@ -37,7 +37,7 @@ def evaluation_lines(run: Place) -> list[str]:
 
 
 def warning_lines(run: Place) -> list[str]:
-    """What must be known before a figure of the table is quoted; nothing where nothing is wrong."""
+    """List what must be known before a figure of the table is quoted; nothing where nothing is wrong."""
     warnings = [f"WARNING: {verdict}" for verdict in verdicts(gather(run))]
     return [*warnings, ""] if warnings else []
 
@@ -91,7 +91,7 @@ def concept_lines(run: Place) -> list[str]:
 
 
 def comparison_lines(run: Place) -> list[str]:
-    """What is explained better than what, as far as the noise of features and examples lets one say; nothing before the interpretation."""
+    """Say which source is explained better than which, as far as the noise allows; nothing before the interpretation."""
     place = run.child("interpretation")
     if not place.exists(COMPARISON_KEY):
         return []

@@ -29,7 +29,7 @@ VERSIONED = ("monosem", "torch", "ray", "transformer-lens", "transformers", "tok
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one attempt at a stage took."""
+    """Cost of one attempt at a stage."""
 
     seconds: float
     peak_bytes: int

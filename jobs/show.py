@@ -97,7 +97,7 @@ def show_run(place: Place) -> str:
 
 
 def show_ratings(place: Place) -> list[str]:
-    """What people gave the features of each source, how far the automatic scores agree with them, and they with each other."""
+    """Show the ratings of the features of each source, and the agreement of the automatic scores with people, and of people with each other."""
     from sae.report.gather import gather
     from sae.report.people import automatic_scores  # plots come with it, which nothing else here needs
 

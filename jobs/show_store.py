@@ -1,4 +1,4 @@
-"""What `monosem show` says of a store: how large it is, what its activations are like, and who is filling it."""
+"""Description of a store for `monosem show`: its size, its activations, and the holder of its lease."""
 
 import itertools
 from collections.abc import Sequence

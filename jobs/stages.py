@@ -154,7 +154,7 @@ WHOLE_WAY = ("harvest", "train", "evaluate", "interpret", "report")
 
 
 def idle_gpus(config: RunConfig, gpus: float) -> str | None:
-    """What to set where a cluster has GPUs and no stage asks for one: they would compute on CPUs beside them."""
+    """Advise what to set where a cluster has GPUs and no stage asks for one: they would compute on CPUs next to them."""
     asked = {
         "harvest.pool.num_gpus": config.harvest.pool.num_gpus,
         "trainer.num_gpus": config.trainer.num_gpus,

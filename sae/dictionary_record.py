@@ -63,7 +63,7 @@ class DictionaryRecord(Record):
 
     @property
     def is_transcoder(self) -> bool:
-        """Whether it reconstructs another activation than the one it encodes."""
+        """Say whether it reconstructs another activation than the one it encodes."""
         return self.d_out is not None
 
 

@@ -3,7 +3,7 @@
 ::
 
     MonosemError
-    ├── UserError               the caller can mend it; the command line exits with 2
+    ├── UserError               the caller can fix it;  the command line exits with 2
     │   ├── ConfigError         an unknown key, a value of the wrong kind
     │   ├── InputError          a path, glob, model or dictionary that is not there or cannot be used
     │   ├── EmptyCorpusError    sources that hold no text

@@ -1,4 +1,4 @@
-"""How a stage's tasks are done: an interface, and the executor that needs nothing but this process.
+"""Execution of a stage's tasks: an interface, and the executor that needs nothing but this process.
 
 A stage is cut into tasks that may be done in any order and twice over. An executor does them and yields their results; the stage puts the results
 together in the order of the tasks, so that what it leaves does not depend on the executor.
@@ -29,7 +29,7 @@ Range = tuple[int, int]
 
 
 class PoolOptions(Config):
-    """What each worker occupies, and how patient the pool is."""
+    """Resources of each worker, and the patience of the pool."""
 
     num_cpus: Real = Field(default=1.0, ge=0, le=1024, description="CPUs (as Ray counts them) of one worker; rounded up, also its threads")
     num_gpus: Gpus = Field(default=0.0, description="GPUs of one worker")

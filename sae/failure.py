@@ -1,4 +1,4 @@
-"""What to do about a failed task: pure decisions, no clock and no Ray.
+"""Decisions about a failed task: pure functions, no clock and no Ray.
 
 =======================================  ==========================================================
 what happened                            what is done
@@ -22,7 +22,7 @@ LONGEST_DELAY_SECONDS = 30.0
 
 
 class Decision(Enum):
-    """What happens next to a task that failed, and to its worker."""
+    """Next step for a task that failed, and for its worker."""
 
     RETRY = "the same worker tries again"
     REPLACE = "a fresh worker tries again"
@@ -39,7 +39,7 @@ class WorkerUnfit(Exception):  # noqa: N818 - an observation of the pool, too
 
 
 def decide(error: BaseException, attempts: int, max_attempts: int) -> Decision:
-    """What to do about a task whose latest attempt ended in `error`.
+    """Decide about a task whose latest attempt ended in `error`.
 
     Args:
         error: what the worker raised, or WorkerLost, or WorkerUnfit.
@@ -54,7 +54,7 @@ def decide(error: BaseException, attempts: int, max_attempts: int) -> Decision:
 
 
 def delay_seconds(attempts: int) -> float:
-    """How long to wait before the next attempt: 0 before the first, then 0.5 s, doubling up to 30 s."""
+    """Compute the wait before the next attempt: 0 before the first, then 0.5 s, doubling up to 30 s."""
     if attempts == 0:
         return 0.0
     return float(min(FIRST_DELAY_SECONDS * 2 ** min(attempts - 1, 16), LONGEST_DELAY_SECONDS))

@@ -53,7 +53,7 @@ class TransformerConfig(Config):
 
 
 class PretrainingConfig(Config):
-    """How to train the subject model."""
+    """Configuration of the training of the subject model."""
 
     corpus: CorpusConfig = CorpusConfig()
     transformer: TransformerConfig = TransformerConfig()
@@ -160,7 +160,7 @@ def learning_rate_factor(step: int, num_steps: int) -> float:
 
 
 def batch_of(step: int, sequences_per_batch: int, num_sequences: int, seed: int) -> np.ndarray:
-    """Which sequences make batch `step`: every epoch is its own permutation of all sequences."""
+    """Choose the sequences of batch `step`: every epoch is its own permutation of all sequences."""
     start = step * sequences_per_batch
     wanted = np.arange(start, start + sequences_per_batch)
     epochs = {int(epoch): np.random.default_rng((seed, int(epoch))).permutation(num_sequences) for epoch in np.unique(wanted // num_sequences)}

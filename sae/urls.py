@@ -117,7 +117,7 @@ def _reason_against(url: str) -> str | None:
 
 
 def _names_user(scheme: str, authority: str) -> bool:
-    """Whether the part before the first slash holds a user or a password."""
+    """Say whether the part before the first slash holds a user or a password."""
     if authority.startswith("arn:"):  # an access point of S3
         return False
     user, at, _ = authority.rpartition("@")

@@ -57,7 +57,7 @@ def whole_characters(line: Sequence[str]) -> Iterator[range]:
 
 
 def _continues(before: str, text: str) -> bool:
-    """Whether text is seen as a part of the character before it."""
+    """Say whether text is seen as a part of the character before it."""
     if not text or before[-1].isspace() or before.endswith("⟧"):
         return False
     joins = unicodedata.category(text[0]).startswith("M") or text[0] == "\u200d" or "\U0001f3fb" <= text[0] <= "\U0001f3ff"

@@ -34,7 +34,7 @@ ADVICE = "run the same command again to continue"
 
 @dataclass(frozen=True)
 class End:
-    """How a command ends.
+    """End of a command.
 
     Attributes:
         message: its last line on standard error, without `monosem: `; None: it says nothing.
@@ -146,7 +146,7 @@ def current() -> Ending | None:
 
 
 def stop_requested() -> bool:
-    """Whether the running command is to end: for threads that no signal reaches."""
+    """Say whether the running command is to end: for threads that no signal reaches."""
     return _current is not None and _current.end is not None
 
 

@@ -93,7 +93,7 @@ async def _body_of(response: httpx.Response) -> bytes | str:
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system or TLS said, in one line; a client library's own words may quote headers."""
+    """Return the message of the operating system or TLS, in one line; a client library's own words may quote headers."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):

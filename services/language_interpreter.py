@@ -39,7 +39,7 @@ USUAL_EXPLANATION = 150  # characters of a sentence, for estimates
 
 @dataclass(frozen=True)
 class Estimate:
-    """What explaining what is left of a source will take.
+    """Estimate of what explaining the rest of a source will take.
 
     Attributes:
         features: sampled features that are not finished.
@@ -97,7 +97,7 @@ def explain_in_words(
 
 
 def estimate(config: LanguageModelConfig, seed: int, vocabulary: Vocabulary, output_url: str, sources: list[str]) -> list[Estimate]:
-    """What `explain_in_words` would take, without sending anything.
+    """Estimate what `explain_in_words` would take, without sending anything.
 
     Raises:
         InputError, FailureError, PlanError: as `explain_in_words`.
@@ -130,7 +130,7 @@ class _Work:
         self._ended: BaseException | None = None
 
     def _left(self) -> Iterator[tuple[str, int]]:
-        """What is not finished: the first feature of each source, the second of each, and so on."""
+        """List what is not finished: the first feature of each source, the second of each, and so on."""
         queues = [
             [(name, feature) for feature in material.features if feature not in self.directories[name].finished]
             for name, material in self.materials.items()
@@ -209,7 +209,7 @@ class _Work:
             self.lease.check()
 
     async def _stopping(self, asking: Any) -> Any:
-        """What is asked for; an error stops everybody else from asking more."""
+        """Return what is asked for; an error stops all others from asking more."""
         try:
             return await asking
         except Exception as error:
@@ -239,7 +239,7 @@ class _Work:
         return summaries
 
     def estimate(self, source: str) -> Estimate:
-        """What is left of one source."""
+        """Estimate the rest of one source."""
         features = [feature for name, feature in self.left if name == source]
         asked, most = list[Request](), 0.0
         for feature in features:

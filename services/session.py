@@ -33,7 +33,7 @@ class RunningMonitor(Monitor, Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """What the stages of a command work with.
+    """Executor, monitor and machine of a command's stages.
 
     Attributes:
         name: of the executor.
@@ -49,7 +49,7 @@ class Session:
 
 
 def choose_executor(config: ClusterConfig) -> tuple[ExecutorName, str]:
-    """Which executor works, and why.
+    """Choose the executor, and say why.
 
     Raises:
         InputError: the configuration asks for Ray, which is not installed.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StepContext:
-    """What a training pass must know beside its batch.
+    """Context of a training step beyond its batch.
 
     Args:
         dead: features that have long been silent, for losses that revive them; None: not known, none are revived.
@@ -41,7 +41,7 @@ class StepContext:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPass:
-    """What one batch gave: weighted loss terms with their sum `total`, and what was encoded and decoded on the way.
+    """Result of one batch: weighted loss terms with their sum `total`, and what was encoded and decoded on the way.
 
     Args:
         losses: scalars by name, already weighted, in scaled units; `total` carries the gradient.
@@ -72,7 +72,7 @@ class TrainingPass:
 
     @property
     def active(self) -> Bool[Tensor, " d_sae"]:
-        """Which features fired for any vector of the batch."""
+        """Mask of the features that fired for any vector of the batch."""
         return self.firings > 0
 
 
@@ -174,7 +174,7 @@ class Dictionary(nn.Module, ABC):
         return x.to(self.b_dec.dtype) * self.input_scale
 
     def scaled_target(self, x: Float[Tensor, "batch d_in"], target: Float[Tensor, "batch d_out"] | None) -> Float[Tensor, "batch d_out"]:
-        """What is to be reconstructed, in the units of the decoder.
+        """Return what is to be reconstructed, in the units of the decoder.
 
         Raises:
             WidthError: a transcoder has no target, an autoencoder has one, or the target is not of shape [batch, d_out].
@@ -196,7 +196,7 @@ class Dictionary(nn.Module, ABC):
         return self.input_scale if self.output_scale is None else self.output_scale
 
     def center(self, workers: Workers = ALONE) -> Float[Tensor, " d_in"]:
-        """What is subtracted before encoding: b_dec, or nothing."""
+        """Return what is subtracted before encoding: b_dec, or nothing."""
         if self.is_transcoder or not self.pre_encoder_bias:
             return self.b_dec.new_zeros(self.d_in)
         return workers.to_features(self.b_dec)

@@ -37,7 +37,7 @@ class PAnnealingDictionary(ReluDictionary):
     queued: Int[Tensor, ""]
 
     def build(self) -> None:
-        """What annealing remembers, beside the parameters."""
+        """Make the parameters and the buffers of annealing."""
         super().build()
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64))
         self.register_buffer("factor", torch.ones(()))

@@ -47,11 +47,11 @@ class ReluDictionary(Dictionary):
         return encode_relu(scaled, self.center(workers), self.W_enc, self.b_enc, self.encode_dtype)
 
     def errors(self, target: Float[Tensor, "batch d_out"], reconstruction: Float[Tensor, "batch d_out"]) -> Float[Tensor, " batch"]:
-        """What the loss takes of each vector's error, in scaled units."""
+        """Return what the loss takes of each vector's error, in scaled units."""
         return mean_squared_errors(target, reconstruction)
 
     def penalties(self, features: Features) -> Float[Tensor, " batch"]:
-        """What the loss takes of each vector's features, before its coefficient; of the features that this process holds."""
+        """Return what the loss takes of each vector's features, before its coefficient; of the features that this process holds."""
         return l1_norms(features)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"], context: StepContext = FIRST_STEP) -> TrainingPass:

@@ -67,7 +67,7 @@ class TopKDictionary(Dictionary):
         return self.result({"reconstruction": loss, "auxiliary": auxiliary}, reconstruction, features)
 
     def auxiliary_loss(self, scaled: Float[Tensor, "batch d_in"], error: Float[Tensor, "batch d_out"], context: StepContext) -> Float[Tensor, ""]:
-        """How badly the aux_k largest dead features predict `error`, a constant; 0 where nothing is dead."""
+        """Measure how badly the aux_k largest dead features predict `error`, a constant; 0 where nothing is dead."""
         dead, workers = context.dead, context.workers
         if dead is None or self.config.aux_coefficient == 0 or not bool(workers.gather_features(dead.any().view(1)).any()):
             return scaled.new_zeros(())

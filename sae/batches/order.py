@@ -1,4 +1,4 @@
-"""Which rows form global batch n: a pure function of the shards' sizes, the batch size, the seed and n.
+"""Rows of global batch n: a pure function of the shards' sizes, the batch size, the seed and n.
 
 Each epoch takes the shards in a shuffled order, in groups. Within a group the rows of all its shards interleave in proportion to their
 number, so a batch takes one contiguous slice of every shard of the group, and each shard is read once from its first row to its last. The
@@ -152,7 +152,7 @@ def part_of(slices: list[Slice], start: int, stop: int) -> list[Slice]:
 
 
 def interleaved_counts(rows: Int64[np.ndarray, " shard"], prefixes: Int64[np.ndarray, " prefix"]) -> Int64[np.ndarray, "prefix shard"]:
-    """How many rows of each shard are among the first rows of their interleaving, for each number of first rows in `prefixes`.
+    """Count the rows of each shard among the first rows of their interleaving, for each number of first rows in `prefixes`.
 
     Row i of shard j, with r_j rows, stands at (i + 1/2) / r_j of the way; rows are taken in that order, a tie by the shard. Counts
     therefore never fall as a prefix grows, and each stays close to `prefix` · r_j / sum(r).

@@ -1,1 +1,1 @@
-"""Which label a text has, read off single features or neurons: how well a dictionary's features stand for concepts that people can name."""
+"""Concept detection: the label of a text predicted by single features, neurons or sparse probes."""

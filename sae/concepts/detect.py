@@ -24,7 +24,7 @@ CodedTokens = tuple[np.ndarray, dict[str, csr_array]]
 
 @dataclass(frozen=True)
 class ConceptOptions:
-    """Who runs the subject over the labelled sequences."""
+    """Settings for running the subject over the labelled sequences."""
 
     context_length: int
     sequences_per_forward: int
@@ -71,7 +71,7 @@ class ConceptWorker:
 
     @torch.no_grad()
     def run(self, task: Range) -> CodedTokens:
-        """What is at the drawn tokens of sequences `[start, stop)`."""
+        """Read the drawn tokens of sequences `[start, stop)`."""
         start, stop = task
         tokens, hookpoint = self.job.tokens, self.job.described.hookpoint
         neurons: list[np.ndarray] = []

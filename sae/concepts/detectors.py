@@ -14,7 +14,7 @@ SMALL = 1e-12
 
 @dataclass(frozen=True)
 class Units:
-    """What units do on the drawn tokens.
+    """Activations of units on the drawn tokens.
 
     Attributes:
         values: float32 `[tokens, units]`, never negative, no zero stored.

@@ -1,4 +1,4 @@
-"""How well a detector tells its label on the held-out half: F1 and its parts, an interval, and agreement with the proxy."""
+"""Metrics of a detector on the held-out half: F1 and its parts, an interval, and agreement with the proxy."""
 
 import numpy as np
 from pydantic import Field
@@ -52,7 +52,7 @@ def f1_of(counts: np.ndarray) -> np.ndarray:
 
 
 def resampled(label_ids: np.ndarray, seed: int) -> np.ndarray:
-    """How often each sequence is drawn in each bootstrap sample, float64 `[samples, sequences]`: with replacement within each label."""
+    """Count how often each sequence is drawn in each bootstrap sample, float64 `[samples, sequences]`: with replacement within each label."""
     draw = np.random.default_rng(seed)
     weights = np.zeros((BOOTSTRAP_SAMPLES, len(label_ids)))
     for label in np.unique(label_ids):

@@ -38,7 +38,7 @@ REPORT_KEY, DETECTORS_KEY = "concepts.json", "detectors.arrow"
 
 
 class ConceptInputs(Config):
-    """What detectors were measured with: two reports with equal inputs hold the same figures."""
+    """Inputs of a concept report: two reports with equal inputs hold the same figures."""
 
     subject: str = Field(description="the subject model and its precision")
     tokenizer_digest: str
@@ -50,7 +50,7 @@ class ConceptInputs(Config):
 
 
 class LabelFigures(Config):
-    """How much of a label was there."""
+    """Amount of text of a label."""
 
     label: str
     selection_tokens: int = Field(description="tokens drawn from the half on which detectors are selected")

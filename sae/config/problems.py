@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one phrase for each problem: where in the user's own spelling, what was found, what is possible."""
+"""Messages about a wrong configuration: where in the user's own spelling, what was found, what is possible."""
 
 import difflib
 import re

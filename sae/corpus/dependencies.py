@@ -43,12 +43,12 @@ def dependency_documents(lock_path: Path = LOCK_PATH) -> Iterator[tuple[str, str
 
 
 def lock_distributions(names: list[str]) -> dict[str, dict[str, object]]:
-    """What `dependencies.json` holds for the installed versions of `names`: version, files, bytes, sha256."""
+    """Return the content of `dependencies.json` for the installed versions of `names`: version, files, bytes, sha256."""
     return {name: _describe(importlib.metadata.distribution(name)) for name in sorted(names)}
 
 
 def is_pure(distribution: importlib.metadata.Distribution) -> bool:
-    """Whether a distribution was installed from a wheel that is the same on every platform and Python version."""
+    """Say whether a distribution was installed from a wheel that is the same on every platform and Python version."""
     wheel = distribution.read_text("WHEEL") or ""
     return "Root-Is-Purelib: true" in wheel and "Tag: py3-none-any" in wheel
 

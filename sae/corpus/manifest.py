@@ -24,7 +24,7 @@ class TokenShard(Config):
 
 
 class CorpusManifest(Config):
-    """What a corpus holds."""
+    """Manifest of a corpus."""
 
     config: CorpusConfig
     text_digest: str = Field(description="of the record of the text (`sae.corpus.text_record`)")

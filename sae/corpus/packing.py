@@ -43,7 +43,7 @@ DOCUMENTS_PER_ENCODING = 256
 
 
 class Tokenizer(Protocol):
-    """What packing needs of a tokenizer."""
+    """Interface of a tokenizer, as packing needs it."""
 
     digest: str
     bos_token_id: int

@@ -26,7 +26,7 @@ _HUB_RAISES = (OSError, ValueError, TypeError, AttributeError, LookupError, Runt
 
 
 class CorpusConfig(Config):
-    """Which text becomes the corpus, and how much of it."""
+    """Configuration of the corpus: its text, and how much of it."""
 
     text: Locations = Field([DEPENDENCIES], min_length=1, max_length=10_000, description="sources: `dependencies`, `hf:NAME`, paths or globs")
     text_field: Name = Field("text", description="the field that holds the text in JSONL, Parquet and hub datasets; `a.b`: field b of a")

@@ -79,7 +79,7 @@ def pieces(text: str, size: int) -> list[str]:
 
 @dataclass(frozen=True)
 class _Rule:
-    """Which texts are held out.
+    """Rule that decides which texts are held out.
 
     Attributes:
         threshold: digests below it.

@@ -1,1 +1,1 @@
-"""How good a dictionary is, measured on held-out text: reconstruction, sparsity, and what the model's predictions lose by it."""
+"""Evaluation of a dictionary on held-out text: reconstruction, sparsity, and the loss of the model's predictions."""

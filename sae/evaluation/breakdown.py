@@ -90,7 +90,7 @@ def breakdown(predictions: Predictions, cells: np.ndarray, num_cells: int) -> Br
 
 
 def loss_cells(clean: np.ndarray) -> np.ndarray:
-    """Which range of `LOSS_EDGES` each cross-entropy of the clean model falls into; a range holds its lower edge."""
+    """Find the range of `LOSS_EDGES` that each cross-entropy of the clean model falls into; a range holds its lower edge."""
     return np.searchsorted(LOSS_EDGES[1:-1], clean, side="right")
 
 
@@ -134,7 +134,7 @@ class WorstPredictions(Sums):
 
 
 def worst_count(num_predictions: int) -> int:
-    """How many predictions are 1 % of so many."""
+    """Count the predictions that are 1 % of so many."""
     return max(1, -(-num_predictions // round(1 / WORST_SHARE)))
 
 

@@ -1,4 +1,4 @@
-"""What the subject model's predictions lose when the reconstruction takes the activation's place."""
+"""Loss of the subject model's predictions when the reconstruction replaces the activation."""
 
 import math
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ DENSITY_QUANTILES = (0.1, 0.5, 0.9)
 
 
 class EvaluationConfig(Config):
-    """How much held-out text is measured, and by whom."""
+    """Configuration of the evaluation: amount of held-out text and number of workers."""
 
     num_sequences: PositiveInt | None = Field(None, le=10**10, description="held-out sequences, from the first on; null takes all there are")
     text: Locations | None = Field(

@@ -45,7 +45,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class SharedPasses:
-    """What all dictionaries of a hookpoint share: the clean pass and the ablated ones.
+    """Model passes that all dictionaries of a hookpoint share: the clean one and the ablated ones.
 
     Attributes:
         runs: passes with another activation at the hookpoint.

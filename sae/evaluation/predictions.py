@@ -16,7 +16,7 @@ CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**26}  # logits at a time; on a CPU, wh
 
 @dataclass(frozen=True)
 class CleanPredictions:
-    """What the untouched model predicts, for every row of a batch of sequences; the last row of a sequence predicts nothing known.
+    """Predictions of the untouched model for every row of a batch of sequences; the last row of a sequence predicts nothing known.
 
     Attributes:
         log_probabilities: float32, of every token of the vocabulary.

@@ -1,4 +1,4 @@
-"""How close the reconstruction comes to the activation."""
+"""Metrics of the reconstruction: distance, direction and length."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: tables first, `<name>.json` last, so that a report says that its tables are whole.
+"""Files of an evaluation: tables first, `<name>.json` last, so that a report says that its tables are whole.
 
 ::
 
@@ -48,7 +48,7 @@ MOST_TO_COMPLETE = 3  # tokens after a token that may complete its character: on
 
 
 class EvaluationInputs(Config):
-    """What a report was measured with: two reports with equal inputs hold the same figures."""
+    """Inputs of a report: two reports with equal inputs hold the same figures."""
 
     subject_digest: str
     corpus_digest: str

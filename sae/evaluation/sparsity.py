@@ -1,4 +1,4 @@
-"""How many features fire, how often each of them does, and how many never do."""
+"""Sparsity metrics: how many features fire, how often each of them does, and how many never do."""
 
 from dataclasses import dataclass
 

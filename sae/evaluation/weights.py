@@ -1,4 +1,4 @@
-"""What a dictionary's weights say of each feature, and the features of ultra-low density that they set apart."""
+"""Metrics of a dictionary's weights, by feature, and the cluster of features of ultra-low density."""
 
 from dataclasses import dataclass
 
@@ -77,7 +77,7 @@ def _max_cosines(directions: Float[Tensor, "d_sae width"]) -> Float[Tensor, " d_
 
 
 def ultra_low_features(density: np.ndarray, weights: FeatureWeights, num_tokens: int) -> np.ndarray:
-    """Which features belong to a cluster of ultra-low density: bool `[d_sae]`, all False where there is no such cluster.
+    """Find the features of the cluster of ultra-low density: bool `[d_sae]`, all False where there is no such cluster.
 
     Two normal distributions with full covariance are fitted to (log10 density, encoder bias, cosine of encoder and decoder vector), each
     column standardised; features that never fired stand at half of the smallest density that can be seen. The cluster of lower density

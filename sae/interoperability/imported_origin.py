@@ -56,7 +56,7 @@ class Provenance:
         return {name: _short(taken.value) for name, taken in self.taken.items()} | {"imported": imported}
 
     def lines(self, is_transcoder: bool) -> list[str]:
-        """What is known of the origin and from where, what is not known and how to give it; one line each."""
+        """Describe the known origin and its source, what is not known and how to give it; one line each."""
         facts = ((LABELS[name], self.taken[name]) for name in LABELS if name in self.taken)
         known = [f"{label} {printable(str(taken.value), MAX_TEXT)} ({taken.source})" for label, taken in facts]
         needed = ["hookpoint", *(["target_hookpoint"] if is_transcoder else []), "subject"]

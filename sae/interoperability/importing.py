@@ -1,4 +1,4 @@
-"""Which architecture of ours a dictionary on raw activations is, and its weights in ours' units."""
+"""Import: the architecture that fits a dictionary on raw activations, and its weights in our units."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whose layout a directory is of, and what to say where it is of none: names of the hub, folders of several dictionaries."""
+"""Recognition of the layout of a directory, and messages where it has none: names of the hub, folders of several dictionaries."""
 
 import itertools
 import re

@@ -50,7 +50,7 @@ _ESCAPES = {ord(mark): f"\\{mark}" for mark in "\\|*_[]#~"} | {ord(mark): f"&#{o
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What only the user can say.
+    """Facts for the model card that only the user knows.
 
     Attributes:
         license: an identifier as the hub lists them (`mit`, `apache-2.0`, `cc-by-4.0`, …).

@@ -1,4 +1,4 @@
-"""What is known of a dictionary: what its directory holds, and what the run around it measured."""
+"""Known facts about a dictionary: the content of its directory, and measurements of the run around it."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every library's dictionary comes down to: matrices that take raw activations, and a rule for which features are kept.
+"""Common form of every library's dictionary: matrices that take raw activations, and a rule for which features are kept.
 
 Ours scales its input: f = act((x·s − b_dec) W_enc + b), x̂ = (f W_dec + b_dec) / s. Other layouts hold no such scale. With
 

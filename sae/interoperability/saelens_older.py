@@ -21,7 +21,7 @@ _ARGUMENTS = KeyList(honoured=frozenset({"k"}), bound={"signed": Bound((False, N
 
 
 def is_version_6(config: dict[str, Any], where: str) -> bool:
-    """Whether SAELens takes a configuration for one of release 6: by its version, at the top level or in the metadata.
+    """Say whether SAELens takes a configuration for one of release 6: by its version, at the top level or in the metadata.
 
     Raises:
         InputError: the version is not one.

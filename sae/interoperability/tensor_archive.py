@@ -62,7 +62,7 @@ def _check_archive(data: bytes, where: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What torch says, without its advice to load the file unsafely."""
+    """Return torch's message, without its advice to load the file unsafely."""
     called = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
     found = f"asks for {called[1]}" if called else type(error).__name__
     return f"is damaged or holds more than tensors ({found}), and nothing else is read from a pickle"

@@ -1,1 +1,1 @@
-"""What fires a feature: examples, an explanation that predicts activations, and a score on text the explanation never saw."""
+"""Interpretation of features: examples, an explanation that predicts activations, and a score on text the explanation never saw."""

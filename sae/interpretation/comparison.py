@@ -1,4 +1,4 @@
-"""Whether one source is explained better than another, or whether their difference is within the noise of features and examples.
+"""Comparison of sources: is one explained better than another, or is the difference within the noise of features and examples?
 
 `comparison.json`, next to the directories of the sources, holds `tables`, the SHA-256 of each source's `features.parquet`, and `rows`: one for
 each `dictionary`, each other `source` and each of `features` = `all`, `single_token`, `multiple_tokens`. `difference` is the median score of the
@@ -131,5 +131,5 @@ def _compare(dictionary: str, other: str, part: str, medians: dict[tuple[str, st
 
 
 def _median(draws: np.ndarray) -> float:
-    """Of the scores on the first draw, as everywhere."""
+    """Median of the scores on the first draw, as everywhere."""
     return float(np.median(draws[:, 0])) if len(draws) else 0.0

@@ -62,7 +62,7 @@ ExplainTask = tuple[str, int, int]
 
 
 class InterpretationConfig(Budget):
-    """How features are explained and scored, and by whom."""
+    """Configuration of explanations and their scores."""
 
     num_workers: PositiveInt = Field(2, le=10_000, description="interpretation workers, at most")
     pool: PoolOptions = Field(PoolOptions(), description="what each worker occupies, its attempts and timeouts")

@@ -1,4 +1,4 @@
-"""What there is to interpret, and with what: settled before any work begins, small enough to send to every worker."""
+"""Plan of an interpretation: its sources and settings, fixed before any work begins, small enough to send to every worker."""
 
 from dataclasses import dataclass
 from typing import get_args

@@ -1,4 +1,4 @@
-"""What interpretation is asked for, and the records it leaves.
+"""Settings of an interpretation, and the records it leaves.
 
 One directory per *source* (a dictionary by its name; `neurons`; the controls `random_directions`, `pca`, `ica`, `nmf`, `random_dictionary`, and
 `shuffled_<name>`: a dictionary of the run on the weight-shuffled model), `vocabulary.json` (`sae.interpretation.text.vocabulary`) and
@@ -130,7 +130,7 @@ MOST_EXAMPLE_TOKENS = 50_000  # of a feature; the defaults are a thousand
 
 
 class ExampleMix(Config):
-    """How many examples of each kind, and how much text around each.
+    """Number of examples of each kind, and the amount of text around each.
 
     Reference: Towards Monosemanticity, appendix on automated interpretability with activations.
     """
@@ -160,7 +160,7 @@ class ExampleMix(Config):
 
 
 class GraphConfig(Config):
-    """How the token graph of a feature is learned, and how large it may be."""
+    """Configuration of the token graph of a feature: how it is learned, and its size limits."""
 
     learner: Literal["counted", "ablation"] = Field(
         "counted",
@@ -171,7 +171,7 @@ class GraphConfig(Config):
 
 
 class Budget(Config):
-    """How features are explained and their explanations scored: the same for every source."""
+    """Method of explanation and scoring: the same for every source."""
 
     explanation_sequences: PositiveInt = Field(
         2048, le=10**7, description="sequences of the training split to learn explanations from, evenly spread over it"

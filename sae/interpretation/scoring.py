@@ -1,4 +1,4 @@
-"""How well predicted activations agree with true ones, and how sure one may be of the median over features."""
+"""Scores: agreement of predicted with true activations, and the confidence interval of the median over features."""
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def held_out_figures(nodes: np.ndarray, means: np.ndarray, counted: np.ndarray, firings: FeatureFirings, typical: float) -> dict[str, float]:
-    """How well an explanation predicts firing and activation on all tokens of a text.
+    """Measure how well an explanation predicts firing and activation on all tokens of a text.
 
     The prediction being one number for each node of the graph, all figures follow from what lies in each node: tokens n, firings k, sums of the
     activation S and of its ranks.

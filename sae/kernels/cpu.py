@@ -1,4 +1,4 @@
-"""What sparse features need, in torch operations: two products at the speed of memory, a fired coordinate costing one row of `d_in` numbers.
+"""Sparse features in torch operations: two products at the speed of memory, a fired coordinate costing one row of `d_in` numbers.
 
 They work on any device that torch's embedding bag works on; `sae.kernels.products` chooses them wherever nothing better is to be had.
 """

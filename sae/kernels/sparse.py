@@ -62,12 +62,12 @@ class SparseFeatures:
     def firings(self) -> Int[Tensor, " d_sae"]:
         """In how many rows each feature fired."""
         fired = self.values != 0
-        ids = self.feature_ids if bool(fired.all()) else self.feature_ids[fired]  # that all of them did is the rule, and indexing dear
+        ids = self.feature_ids if bool(fired.all()) else self.feature_ids[fired]  # usually all of them did, and indexing is expensive
         return torch.bincount(ids, minlength=self.num_features)
 
     @property
     def active(self) -> Bool[Tensor, " d_sae"]:
-        """Which features fired in any row."""
+        """Mask of the features that fired in any row."""
         return self.firings > 0
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which coordinates fire, found block by block: all pre-activations of a batch are many times the batch itself."""
+"""Coordinates that fire, found block by block: all pre-activations of a batch are many times the batch itself."""
 
 from collections.abc import Callable, Sequence
 
@@ -71,7 +71,7 @@ def reaching(pre: Float[Tensor, "rows d_sae"], k: int, slack: Float[Tensor, "row
 
 
 def keep_topk(row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " nnz"], values: Float[Tensor, " nnz"], k: int) -> Bool[Tensor, " nnz"]:
-    """Which of the stored entries are among the k largest positive ones of their row; of equal ones, those of lowest feature id."""
+    """Find the stored entries among the k largest positive ones of their row; of equal ones, those of lowest feature id."""
     padded = _padded(row_pointers, row_ids, values, k)
     smallest_kept = padded.topk(k, sorted=True).values[:, -1].clamp_min(torch.finfo(values.dtype).tiny)
     kept = values >= smallest_kept[row_ids]
@@ -81,7 +81,7 @@ def keep_topk(row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " 
 
 
 def _places(row_pointers: Int[Tensor, " rows_plus_1"], row_ids: Int[Tensor, " nnz"]) -> Int[Tensor, " nnz"]:
-    """Which entry of its row each stored entry is, from 0."""
+    """Number each stored entry within its row, from 0."""
     return torch.arange(len(row_ids), device=row_ids.device) - row_pointers.long()[row_ids]
 
 

@@ -36,7 +36,7 @@ class ProcessGroups(Workers):
         return int(self.sum_rows(torch.tensor(local, device=self.device)).item())
 
     def gather_rows(self, values: Shaped[Tensor, " local"]) -> Shaped[Tensor, " all"]:
-        """What the data ranks hold, in the order of their ranks."""
+        """Gather what the data ranks hold, in the order of their ranks."""
         if self._data is None:
             return values
         sizes = self._gather(torch.tensor([len(values)], device=self.device), self._data)
@@ -53,7 +53,7 @@ class ProcessGroups(Workers):
         return _SumBackward.apply(replicated, self) if self._features is not None else replicated
 
     def gather_features(self, values: Shaped[Tensor, "... local"]) -> Shaped[Tensor, "... all"]:
-        """What the feature ranks hold, one after the other along the last axis."""
+        """Gather what the feature ranks hold, one after the other along the last axis."""
         return torch.cat(self._gather(values.detach().contiguous(), self._features), dim=-1) if self._features is not None else values
 
     def sum_over_features(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

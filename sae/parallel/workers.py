@@ -1,4 +1,4 @@
-"""How the mathematics sees other processes: sums and gathers over workers, each of them the identity for one process alone.
+"""Other processes as the mathematics sees them: sums and gathers over workers, each of them the identity for one process alone.
 
 Work is split along two axes. Along *data*, ranks hold different rows of the same global batch and the same weights; along *features*, they hold
 different features (columns of W_enc, rows of W_dec) of the same dictionary and the same rows. The architectures are written against `Workers`
@@ -45,7 +45,7 @@ class Workers:
         return local
 
     def gather_rows(self, values: Shaped[Tensor, " local"]) -> Shaped[Tensor, " all"]:
-        """What the data ranks hold, in the order of their ranks; they may hold different numbers. No gradient flows through it."""
+        """Gather what the data ranks hold, in the order of their ranks; they may hold different numbers. No gradient flows through it."""
         return values
 
     def sum_features(self, partial: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -53,21 +53,21 @@ class Workers:
         return partial
 
     def to_features(self, replicated: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """What every feature rank holds alike, on its way into the features: the identity. Backward: the sum over feature ranks."""
+        """Pass on what every feature rank holds alike into the features: the identity. Backward: the sum over feature ranks."""
         return replicated
 
     def gather_features(self, values: Shaped[Tensor, "... local"]) -> Shaped[Tensor, "... all"]:
-        """What the feature ranks hold, one after the other along the last axis; equal sizes. No gradient flows through it."""
+        """Gather what the feature ranks hold, one after the other along the last axis; equal sizes. No gradient flows through it."""
         return values
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other process."""
+        """Say whether there is no other process."""
         return self.data_size == self.feature_size == 1
 
     @property
     def leader(self) -> bool:
-        """Whether this is the one process that writes what all of them hold."""
+        """Say whether this is the one process that writes what all of them hold."""
         return self.data_rank == self.feature_rank == 0
 
     def sum_all(self, values: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

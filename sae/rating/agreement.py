@@ -1,4 +1,4 @@
-"""How far the automatic scores agree with people, and people with each other."""
+"""Agreement of the automatic scores with people, and of people with each other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class SourceMean:
-    """What people gave the features of a source, in points of 14.
+    """Mean rating of the features of a source, in points of 14.
 
     Attributes:
         source: its name.

@@ -32,7 +32,7 @@ EFFECTS = 10
 
 
 class DeckConfig(Config):
-    """Which features are rated."""
+    """Configuration of a deck: the features to rate."""
 
     features_per_source: PositiveInt = Field(20, le=10_000, description="features of each source, a seeded sample of those that have a score")
     seed: Seed = Field(0, description="of the sample and of the order of the cards")
@@ -48,7 +48,7 @@ class ShownExample(Record):
 
 
 class ShownCard(Record):
-    """What a rater may see of a card."""
+    """Part of a card that a rater may see."""
 
     x: list[ShownExample]
     u: list[tuple[str, float]]
@@ -103,7 +103,7 @@ class Deck:
         return self.cards[card]["source"], self.cards[card]["feature"]
 
     def shown(self, card: int) -> Json:
-        """What a rater may see of a card."""
+        """Return the part of a card that a rater may see."""
         shown: Json = self.cards[card]["shown"]
         numbers = sorted({number for example in shown["x"] for number in example["t"]})
         return shown | {"tokens": {str(number): self.tokens[number] for number in numbers}}

@@ -24,7 +24,7 @@ MAX_RATERS = 200
 
 
 class Rating(Config):
-    """What a person says of a card. Grades are those of `sae.rating.rubric`."""
+    """Rating of a card by a person. Grades are those of `sae.rating.rubric`."""
 
     card: int = Field(ge=0, strict=True, description="number of the card in the deck")
     interpretation: str = Field(max_length=MAX_TEXT, strict=True, description="what the feature stands for, in the rater's words")

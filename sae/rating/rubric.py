@@ -1,4 +1,4 @@
-"""What a person is asked about a feature: four grades, 14 points in all.
+"""Questions to a person about a feature: four grades, 14 points in all.
 
 Source: Towards Monosemanticity, appendix "Feature Interpretability Rubric": confidence (3), consistency of the activations (5) and of the
 logit effects (3) with the interpretation, specificity (3). The paper's raters saw one interval of a feature's activations at a time; ours

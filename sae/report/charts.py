@@ -1,4 +1,4 @@
-"""Which plots a run's record gives, with their captions."""
+"""Plots of a run's record, with their captions."""
 
 from dataclasses import dataclass
 

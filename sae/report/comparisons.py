@@ -1,4 +1,4 @@
-"""Which differences between the explanation scores of two sources are more than noise."""
+"""Differences between the explanation scores of two sources, with their noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

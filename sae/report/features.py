@@ -32,7 +32,7 @@ SCORED_ORDER = {"top": 0, "interval": 1, "out_of_context": 2, "random": 3, "hard
 
 
 class BrowserConfig(Config):
-    """How much of the interpretation the report carries with it."""
+    """Configuration of how much of the interpretation the report carries with it."""
 
     features_per_source: PositiveInt = Field(1000, le=10**6, description="features of each source, at most")
     top_examples: NonNegativeInt = Field(8, le=1000, description="strongest examples of a feature")

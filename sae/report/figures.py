@@ -1,4 +1,4 @@
-"""What each number of the report is called, what it says in a line, its formula, its source, and where a run directory holds it."""
+"""Names of the report's numbers: meaning in a line, formula, source, and the place in a run directory."""
 
 from dataclasses import dataclass
 

@@ -89,7 +89,7 @@ class ExplainedSource:
 
     @property
     def plural(self) -> str:
-        """What its members are called."""
+        """Plural of its members, as people read it."""
         return self.label if self.name in ("neurons", "random_directions", "pca", "ica", "nmf") else "features"
 
     def live(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How well explanations foretell the whole held-out text, and which features stand near a feature: the table, and what the feature cards show."""
+"""Quality of explanations on the whole held-out text, and neighbours of a feature: the table, and the rows of the feature cards."""
 
 from collections.abc import Collection
 from typing import Any

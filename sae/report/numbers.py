@@ -126,7 +126,7 @@ def _row(figure: Figure, dictionaries: list[TrainedDictionary]) -> Row:
 
 
 def _cluster_rows(dictionaries: list[TrainedDictionary]) -> list[Row]:
-    """How many features are in the cluster and, where a dictionary has one, the medians of it and of the others; empty before an evaluation."""
+    """Count the features in the cluster and, where a dictionary has one, give the medians of it and of the others; empty before an evaluation."""
     if all(each.evaluation is None for each in dictionaries):
         return []
     found = [_clusters(each) for each in dictionaries]

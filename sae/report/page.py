@@ -170,7 +170,7 @@ def _outcome(resampled: Json, after: Json | None) -> str:
 
 
 def missing(record: RunRecord, has_numbers: bool, has_density: bool) -> dict[str, str]:
-    """What to say in the place of each section whose stage has not run."""
+    """Write the text in the place of each section whose stage has not run."""
     unevaluated = [dictionary.name for dictionary in record.dictionaries if dictionary.evaluation is None]
     uninterpreted = [each.name for each in record.dictionaries if each.name not in {source.name for source in record.sources}]
     unlogged = [dictionary.name for dictionary in record.dictionaries if not dictionary.log]

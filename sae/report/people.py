@@ -1,4 +1,4 @@
-"""What people said of the features, and how far the automatic scores agree with them."""
+"""Ratings of features by people, and their agreement with the automatic scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

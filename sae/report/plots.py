@@ -105,7 +105,7 @@ def curves(name: str, series: Sequence[Series], y_label: str, *, log: bool = Fal
 
 
 def density_histogram(name: str, color: int, edges: Sequence[float], counts: Sequence[float]) -> str:
-    """How many features fire on which fraction of tokens; `edges` are log10 of the density."""
+    """Plot how many features fire on which fraction of tokens; `edges` are log10 of the density."""
     figure, axes = panel(PANEL_INCHES, 2.15)
     axes.stairs(counts, edges, fill=True, color=color_of(color), alpha=0.75, linewidth=0)
     low, high = int(np.floor(min(edges))), int(np.ceil(max(edges)))

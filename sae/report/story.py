@@ -14,7 +14,7 @@ Facts = list[tuple[str, str]]
 
 
 def heading(record: RunRecord) -> str:
-    """How many dictionaries of which size, for which hookpoint."""
+    """Count the dictionaries of each size, for the heading, with the hookpoint."""
     configs = [dictionary.config for dictionary in record.dictionaries if dictionary.config]
     sizes = {config["config"]["d_sae"] for config in configs}
     places = sorted({place for dictionary in record.dictionaries if (place := hookpoint_of(dictionary))})
@@ -38,7 +38,7 @@ def lead(record: RunRecord) -> str:
 
 
 def text_of(record: RunRecord) -> str:
-    """Which text, in words."""
+    """Describe the text in words."""
     sources = value_at(record.corpus, "config.text") or []
     return ", ".join(TEXT_SOURCES.get(source, source) for source in sources) or "text"
 
@@ -50,7 +50,7 @@ def findings(record: RunRecord) -> list[str]:
 
 
 def facts(record: RunRecord, summary: Json, written: datetime) -> Facts:
-    """What one wants to know first about a run; only what is known."""
+    """List the key facts about a run; unknown ones are omitted."""
     plan = value_at(record.store, "plan") or {}
     documents = value_at(record.corpus, "documents") or {}
     evaluated = [dictionary.evaluation for dictionary in record.dictionaries if dictionary.evaluation]
@@ -82,7 +82,7 @@ def measured_on(record: RunRecord) -> str:
 
 
 def scoring_text() -> str:
-    """How explanations are made and scored."""
+    """Describe how explanations are made and scored."""
     return (
         "An explanation is made without a language model: a short list of token patterns, learned from the training text, that predicts how "
         "strongly a feature fires. Its score is the rank correlation (Spearman) of predicted and true activations on examples of held-out text; "

@@ -1,4 +1,4 @@
-"""What a run's training is shown by: the frontier over all dictionaries, their curves, and for each its loss terms and densities.
+"""Charts of a run's training: the frontier over all dictionaries, their curves, and for each its loss terms and densities.
 
 Up to seven dictionaries have a colour each; more are coloured by architecture, and what there is one of per dictionary is folded away.
 """
@@ -29,7 +29,7 @@ class Legend:
 
 @dataclass(frozen=True)
 class OwnPanels:
-    """What is drawn of one dictionary alone."""
+    """Panels of one dictionary alone."""
 
     name: str
     color: int

@@ -145,7 +145,7 @@ def _name_ends(axes: Axes, terms: Sequence[Term]) -> None:
 
 
 def densities(name: str, color: int, found: Densities, marks: Sequence[Mark]) -> str:
-    """How many features fire how often, over the run: darker is more features, on a logarithmic scale of counts."""
+    """Plot how many features fire how often, over the run: darker is more features, on a logarithmic scale of counts."""
     figure, axes = panel(PANEL_INCHES, 2.3)
     starts = [0.0, *found.x[:-1]]
     shades = np.ceil(SHADES * np.log1p(found.counts) / max(np.log1p(found.counts.max()), 1e-9)).astype(int)

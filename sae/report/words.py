@@ -79,7 +79,7 @@ def word_scores(run: Place, sources: list[ExplainedSource]) -> dict[str, dict[tu
 
 
 def packed_words(rows: list[dict[str, Any]]) -> list[list[Any]]:
-    """What a feature card shows: of each explainer its name, its sentence (or why there is none), and its scores as [name, value]."""
+    """Pack what a feature card shows: of each explainer its name, its sentence (or why there is none), and its scores as [name, value]."""
     packed = []
     for row in rows:
         scores = [[name, round(row[score], 3)] for score, name in SCORES.items() if row[score] is not None]

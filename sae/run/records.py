@@ -13,7 +13,7 @@ Interval = tuple[float, float] | None
 
 
 class StageCost(Record):
-    """What all attempts at a stage took."""
+    """Cost of all attempts at a stage."""
 
     seconds: NonNegativeFloat
     peak_rss_bytes: NonNegativeInt

@@ -80,7 +80,7 @@ class RunDictionary:
 
 
 class Run:
-    """What the stages of a run have left in its directory, proved when it is read. What is missing is None or empty.
+    """Content of a run directory, proved when it is read. What is missing is None or empty.
 
     Args:
         url: path or URL of the run.

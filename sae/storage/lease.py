@@ -1,4 +1,4 @@
-"""Who is filling a directory (a store, explanations in words): one run at a time, and none for ever.
+"""Leases: one run at a time fills a directory (a store, explanations in words), and none for ever.
 
 A holder leaves `lease/000001.json` and counts up a heartbeat in it. Whoever finds the lease of another watches the count on his own clock:
 if it moves, the holder lives and the newcomer is refused; if it does not for `STALE_SECONDS`, or the holder is a process of this machine that is
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class LeaseRecord(Config):
-    """What a holder says of itself."""
+    """Record of the holder of a lease."""
 
     holder: str
     host: str
@@ -52,7 +52,7 @@ class LeaseRecord(Config):
 
     @classmethod
     def mine(cls) -> "LeaseRecord":
-        """Of this process, a new holder each time."""
+        """Make the record of this process, a new holder each time."""
         return cls(
             holder=uuid.uuid4().hex,
             host=platform.node(),
@@ -63,7 +63,7 @@ class LeaseRecord(Config):
         )
 
     def gone(self) -> bool:
-        """Whether the holder is a process of this machine that no longer runs."""
+        """Say whether the holder is a process of this machine that no longer runs."""
         if self.machine != _machine():
             return False
         try:
@@ -75,7 +75,7 @@ class LeaseRecord(Config):
             return False
 
     def here(self) -> bool:
-        """Whether the holder is a process of this machine that runs."""
+        """Say whether the holder is a process of this machine that runs."""
         return self.machine == _machine() and not self.gone()
 
     def __str__(self) -> str:
@@ -163,7 +163,7 @@ def hold_lease(place: Place, stale_seconds: float = STALE_SECONDS, heartbeat_sec
 
 
 def read_lease(place: Place) -> LeaseRecord | None:
-    """Who holds the lease of a place, as far as its object says; None if nobody does."""
+    """Read the holder of a place's lease; None if there is none."""
     found = _latest(place)
     return found[1] if found else None
 
@@ -181,7 +181,7 @@ def _take(place: Place, mine: LeaseRecord, stale_seconds: float) -> int:
 
 
 def _is_stale(place: Place, seen: LeaseRecord, stale_seconds: float) -> bool:
-    """Whether the holder is known, or must be taken, to be gone; False if he has ended meanwhile.
+    """Say whether the holder is known, or must be taken, to be gone; False if he has ended meanwhile.
 
     Raises:
         LeaseError: he is alive.

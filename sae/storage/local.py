@@ -53,7 +53,7 @@ class LocalObjects:
             raise
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Say whether there is such a file."""
         try:
             os.stat(path)
         except FileNotFoundError:

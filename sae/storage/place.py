@@ -161,7 +161,7 @@ class Place:
         return unsealed(self.get_json(key), self.path(key))
 
     def exists(self, key: str) -> bool:
-        """Whether the object is there.
+        """Say whether the object is there.
 
         Raises:
             InputError: the store refuses to say.

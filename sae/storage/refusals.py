@@ -1,4 +1,4 @@
-"""What an answer of an S3 server, or its silence, means: a passing trouble, the user's mistake, or a failure.
+"""Meaning of an answer of an S3 server, or of its silence: a passing trouble, the user's mistake, or a failure.
 
 ===========================================  ============================================
 answer                                       meaning
@@ -83,7 +83,7 @@ def answer(error: BaseException) -> tuple[str, int]:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether the trouble may be gone the next time."""
+    """Say whether the trouble may be gone the next time."""
     code, status = answer(error)
     if code or status:
         return code in PASSING_CODES or status == 429 or (status >= 500 and status != 501)
@@ -91,7 +91,7 @@ def passes(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether the server says that there is no such object (and not: no such bucket)."""
+    """Say whether the server reports that there is no such object (and not: no such bucket)."""
     code, status = answer(error)
     return code in ("NoSuchKey", "404", "NotFound") or (status == 404 and code not in EXPLANATIONS)
 

@@ -24,7 +24,7 @@ class Found:
 
 
 class Objects(Protocol):
-    """What a place needs of a kind of storage; paths are absolute, without their scheme.
+    """Interface of a kind of storage, as a place needs it; paths are absolute, without their scheme.
 
     Methods raise FileNotFoundError for an object that is not there, PermissionError, other OSErrors, or one of our own errors.
     """
@@ -39,7 +39,7 @@ class Objects(Protocol):
         """Read an object, or its bytes `[start, stop)`."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Say whether there is such an object."""
 
     def find(self, path: str) -> Iterator[Found]:
         """All objects below a path, in any order."""
@@ -96,7 +96,7 @@ class RemoteObjects:
         return data
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Say whether there is such an object."""
         # Not `exists` of fsspec: it takes any exception, a refused connection too, for an absent object.
         try:
             persistently(lambda: self._files.info(path), _passes)

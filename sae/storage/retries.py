@@ -1,4 +1,4 @@
-"""How often a store is asked again, and how long one waits for it.
+"""Retries: how often a store is asked again, and the waits between.
 
 A request is given up after 9 attempts, and none begins after 2 minutes (one that is silent ends after 15 s, an upload after 15 s and
 its size at 1 MB/s): pauses of 0.1 s, 0.2 s, 0.4 s and so on up to 10 s (23 s

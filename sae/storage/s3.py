@@ -76,7 +76,7 @@ class S3Objects:
         return data
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Say whether there is such an object."""
         bucket, key = _split(path)
         try:
             self._ask(f"look for s3://{path}", lambda: self._reads.call_s3("head_object", Bucket=bucket, Key=key))
@@ -211,7 +211,7 @@ class S3Objects:
 
 @functools.cache
 def session() -> aiobotocore.session.AioSession:
-    """What all clients of a process share: the credentials, and the description of S3, which takes a tenth of a second to read."""
+    """Make what all clients of a process share: the credentials, and the description of S3, which takes a tenth of a second to read."""
     return aiobotocore.session.AioSession()
 
 

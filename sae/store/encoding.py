@@ -25,7 +25,7 @@ _ELEMENTS_ON_ONE_THREAD = 32768  # torch takes several threads for more; they wo
 
 @dataclass(frozen=True)
 class ShardColumns:
-    """What a shard's rows are, apart from their activations."""
+    """Columns of a shard apart from the activations."""
 
     flat: Int64[np.ndarray, " row"]
     """The token of each row, as an index into the shard's tokens in order."""

@@ -63,7 +63,7 @@ class Inspection:
 
     @property
     def bytes(self) -> int:
-        """Of all litter."""
+        """Total size of the unused files, in bytes."""
         return sum(litter.bytes for litter in self.litter)
 
 

@@ -58,7 +58,7 @@ class GrowingStore(Store):
 
     @property
     def manifest(self) -> StoreManifest:
-        """What it holds; waits for the end of the harvest."""
+        """Return the manifest; waits for the end of the harvest."""
         if self._finished is None:
             self._wait_for(lambda: self.place.exists(MANIFEST_KEY), threading.Event())
             finished = read_manifest(self.place)
@@ -82,7 +82,7 @@ class GrowingStore(Store):
         return all(self._wait_for(partial(self._find, hookpoint, shard), ended) for shard in shards)
 
     def entry(self, hookpoint: str, shard: int) -> ShardEntry:
-        """What the receipt of a shard says.
+        """Return the entry of a shard, from its receipt.
 
         Raises:
             InputError: it is not written yet.

@@ -30,7 +30,7 @@ Hookpoints = Annotated[list[Name], BeforeValidator(as_list), AfterValidator(refu
 
 
 class HarvestConfig(Config):
-    """Which activations to store, and who does the work."""
+    """Configuration of the harvest: the activations to store, and the workers."""
 
     hookpoints: Hookpoints = Field(
         default=["blocks.0.mlp.hook_post"], min_length=1, max_length=256, description="TransformerLens names, all harvested in one pass"
@@ -54,7 +54,7 @@ class HarvestConfig(Config):
 
 @dataclass(frozen=True)
 class SubjectFacts:
-    """What a store's plan says about the subject model."""
+    """Facts about the subject model in a store's plan."""
 
     digest: str
     tokenizer_digest: str
@@ -87,7 +87,7 @@ class SubjectProbe:
 
 @dataclass(frozen=True)
 class Beside:
-    """Of a harvest whose shards somebody waits for.
+    """Settings for a harvest that runs concurrently with training.
 
     Attributes:
         turns: when each shard is wanted.
@@ -177,7 +177,7 @@ def _tell(monitor: Monitor, done: int, total: int, left: int, report: HarvestRep
 
 
 def describe_subject(subject: SubjectConfig, hookpoints: list[str], pool: PoolOptions, executor: Executor) -> SubjectFacts:
-    """What the subject model is, found out by a worker."""
+    """Describe the subject model by a worker."""
     [(_, facts)] = executor.run(SubjectProbe, (subject,), [hookpoints], 1, pool)
     found: SubjectFacts = facts
     return found

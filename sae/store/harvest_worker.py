@@ -25,7 +25,7 @@ from sae.subject.model import Subject, SubjectConfig
 
 @dataclass(frozen=True)
 class HarvestReport:
-    """What became of one shard."""
+    """Outcome of one shard."""
 
     shard: int
     tokens: int

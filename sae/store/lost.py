@@ -61,5 +61,5 @@ def _promised(place: Place, plan: StorePlan, sizes: dict[str, int]) -> Iterator[
 
 
 def _there(place: Place, sizes: dict[str, int], key: str, least: int = 1, most: float = float("inf")) -> bool:
-    """Whether an object has a possible size. A listing may lag behind (OpenStack Swift): what it lacks is asked for by name."""
+    """Say whether an object has a possible size. A listing may lag behind (OpenStack Swift): what it lacks is asked for by name."""
     return least <= sizes[key] <= most if key in sizes else place.exists(key)

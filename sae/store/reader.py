@@ -66,7 +66,7 @@ class Store:
 
     @property
     def manifest(self) -> StoreManifest:
-        """What it holds."""
+        """Return the manifest."""
         return self._manifest
 
     @property
@@ -123,7 +123,7 @@ class Store:
         self._shards.close(shard_key(hookpoint, shard) for shard in shards)
 
     def estimated_bytes(self, hookpoint: str, shard: int) -> int:
-        """What an open shard takes in memory if the store is remote; compressed, it takes less."""
+        """Estimate the memory of an open shard if the store is remote; compressed, it takes less."""
         return self.shard_rows(hookpoint)[shard] * row_bytes(self.width(hookpoint), self.plan.dtype)
 
     @property
@@ -187,7 +187,7 @@ class Store:
         return self._rows_of(key, buffer, entry)
 
     def entry(self, hookpoint: str, shard: int) -> ShardEntry:
-        """What the receipt of a shard says."""
+        """Return the entry of a shard, from its receipt."""
         self.width(hookpoint)
         return self.manifest.shards[hookpoint][shard]
 

@@ -43,7 +43,7 @@ class StorePlan(Config):
         return shard * self.sequences_per_shard, min((shard + 1) * self.sequences_per_shard, self.num_sequences)
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two plans to be one: everything but the subject's name, since a model may move."""
+        """Return the fields that must be equal for two plans to be one: everything but the subject's name, since a model may move."""
         return self.model_dump(mode="json", exclude={"subject"})
 
     @property
@@ -66,12 +66,12 @@ class Receipt(ShardEntry, RowTotals):
     """Proof that a shard is whole, with sums over its rows."""
 
     def entry(self) -> ShardEntry:
-        """What the manifest keeps of it."""
+        """Return the part that the manifest keeps of it."""
         return ShardEntry(**self.model_dump(include=set(ShardEntry.model_fields)))
 
 
 class StoreManifest(Config):
-    """What a store holds; `digest` names its content and is what later stages pin."""
+    """Manifest of a store; `digest` names its content and is what later stages pin."""
 
     plan: StorePlan
     shards: dict[str, list[ShardEntry]]

@@ -64,7 +64,7 @@ def row_bytes(d_in: int, dtype: StoreDtype) -> int:
 
 
 def ipc_options(compression: Compression) -> pa.ipc.IpcWriteOptions:
-    """How a shard is written as an Arrow IPC file."""
+    """Return the options with which a shard is written as an Arrow IPC file."""
     codec = pa.Codec("zstd", _ZSTD_LEVEL) if compression == "zstd" else None
     # One thread: a worker has as many as it was given, and Arrow would take every processor of the machine.
     return pa.ipc.IpcWriteOptions(compression=codec, use_threads=False)

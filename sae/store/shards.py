@@ -36,7 +36,7 @@ class _Opened:
 
 
 class OpenShards:
-    """What one process has open.
+    """Shards that one process has open.
 
     Args:
         read: gives the verified rows of a shard by its key, and how many bytes of memory they take; called once for each opening, by

@@ -102,7 +102,7 @@ def _object_problems(store: Store) -> list[str]:
 
 
 def _rows_problem(store: Store, hookpoint: str, shard: int, rows: ShardRows, tokens: UInt32[np.ndarray, "sequence position"] | None) -> str | None:
-    """What is wrong with the rows of a shard that is what its receipt says, byte by byte."""
+    """Describe the fault in the rows of a shard that is what its receipt says, byte by byte."""
     path = store.place.path(shard_key(hookpoint, shard))
     if tokens is not None:
         columns = shard_columns(store.plan, shard, tokens)

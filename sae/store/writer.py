@@ -24,7 +24,7 @@ _DRAW, _ORDER = 0, 1  # independent streams: which tokens, and in which order
 
 @dataclass(frozen=True)
 class ShardReceipts:
-    """What writing a shard left behind."""
+    """Receipts of a shard that was written."""
 
     shard: int
     receipts: dict[str, Receipt]

@@ -1,4 +1,4 @@
-"""Which subject model is studied, and where its files are."""
+"""Configuration of the subject model, and the place of its files."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class SubjectConfig(Config):
-    """Which subject model, and the precision it runs in."""
+    """Configuration of the subject model, and the precision it runs in."""
 
     model: Location = Field(
         EMBEDDED, description="a local Hugging Face directory, a name of the hub, or `embedded`: the one-layer model shipped here"

@@ -239,7 +239,7 @@ class Subject:
         return effects - effects.median(-1, keepdim=True).values
 
     def _normed(self, written: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        """What the final norm makes of directions, its division by a scale left out; a model may have no such norm, or one without gain."""
+        """Apply the final norm to directions, its division by a scale left out; a model may have no such norm, or one without gain."""
         norm = getattr(self._bridge, "ln_final", None)
         if norm is None:
             return written
@@ -249,7 +249,7 @@ class Subject:
         return written if gain is None else written * (gain.float() + (1.0 if norm.uses_weight_offset else 0.0))
 
     def _write(self, hookpoint: str, directions: Tensor) -> Tensor:
-        """What directions at a hookpoint add to the residual stream."""
+        """Compute what directions at a hookpoint add to the residual stream."""
         if RESIDUAL_HOOKPOINT.fullmatch(hookpoint):
             return directions
         matched = OUTPUT_INPUT_HOOKPOINT.fullmatch(hookpoint)

@@ -34,7 +34,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def locate(bridge: Any, plain: nn.Module, hookpoint: str) -> ModuleSide | None:
-    """Which side of which plain module a hookpoint of the bridge is; None where it is something else (attention scores, split heads)."""
+    """Find the side of the plain module that a hookpoint of the bridge is; None where it is something else (attention scores, split heads)."""
     point = bridge.hook_dict[hookpoint]
     component = next((module for module in bridge.modules() if point in (getattr(module, "hook_in", None), getattr(module, "hook_out", None))), None)
     original = getattr(component, "original_component", None)

@@ -70,7 +70,7 @@ class SubjectTokenizer:
 
     @cached_property
     def token_texts(self) -> TokenTexts:
-        """What each token shows as; `shown_line` shows tokens that follow each other."""
+        """Return the text of each token; `shown_line` shows tokens that follow each other."""
         content = json.loads(self._fast.to_str())
         names = [self._fast.id_to_token(token) or "" for token in range(self._fast.get_vocab_size(with_added_tokens=True))]
         added = self._fast.get_added_tokens_decoder()

@@ -87,7 +87,7 @@ def shown_line(token_texts: Sequence[str], tokens: Sequence[int]) -> list[str]:
 
 
 def piece_reader(tokenizer: dict[str, Any]) -> Callable[[str], bytes]:
-    """How the bytes of a token follow from its name, by a tokenizer's own decoder (the content of `tokenizer.json`).
+    """Return how the bytes of a token follow from its name, by a tokenizer's own decoder (the content of `tokenizer.json`).
 
     WordPiece and word-level tokens carry the space that decoding puts before them; WordPiece's clean-up of spaces before punctuation is left
     out, since it would show different tokens as the same.
@@ -100,7 +100,7 @@ def piece_reader(tokenizer: dict[str, Any]) -> Callable[[str], bytes]:
 
 
 def byte_token(name: str) -> bool:
-    """Whether a token stands for one byte where a vocabulary lacks a character (`<0xE6>`)."""
+    """Say whether a token stands for one byte where a vocabulary lacks a character (`<0xE6>`)."""
     return _BYTE_TOKEN.fullmatch(name) is not None
 
 
@@ -173,7 +173,7 @@ def _escaped(text: str) -> str:
 
 @functools.cache
 def _byte_level_alphabet() -> dict[str, int]:
-    """Which byte each character of a byte-level vocabulary stands for.
+    """Map each character of a byte-level vocabulary to its byte.
 
     Reference: the GPT-2 encoder maps printable bytes to themselves and the rest, in order, to code points from 256 on.
     """

@@ -74,7 +74,7 @@ class DictionaryConfig(Config):
 
 
 def can_be_resampled(name: str) -> bool:
-    """Whether an architecture has the weights that resampling sets."""
+    """Say whether an architecture has the weights that resampling sets."""
     return set(architecture(name).feature_axes) >= RESAMPLED_WEIGHTS
 
 

@@ -27,7 +27,7 @@ SMALLEST_DEVIATION = 1e-30  # a batch without variance has no FVU
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all dictionaries of one pass share.
+    """Settings that all dictionaries of one pass share.
 
     Attributes:
         num_steps: steps of the whole run.

@@ -164,7 +164,7 @@ def first_nonfinite_row(x: Float[Tensor, "batch d_in"]) -> int | None:
 
 
 def nonfinite_activation(batches: Batches, number: int, row: int) -> InputError:
-    """What to say of NaN or infinity in a row, counted from the first one that `batches` returns."""
+    """Describe NaN or infinity in a row, counted from the first one that `batches` returns."""
     shard, row_in_shard = batches.origin(number, batches.span[0] + row)
     return InputError(
         f"batch {number}: shard {shard} of {batches.hookpoint} holds NaN or infinity in row {row_in_shard}. The last training state is as it was; "

@@ -20,7 +20,7 @@ LOG10_DENSITY_FIRST, LOG10_DENSITY_STEP = -7.0, 0.25
 
 @dataclass
 class LogWindow:
-    """What was measured since the last log row; saved with the training state, so that a resumed run logs the same rows.
+    """Sums since the last log row; saved with the training state, so that a resumed run logs the same rows.
 
     Attributes:
         firings: how often each feature fired.
@@ -71,7 +71,7 @@ class LogWindow:
 
 
 def density_histogram(density: Float[Tensor, " d_sae"]) -> dict[str, Any]:
-    """How many features have which density, in even bins of its logarithm to base 10 that end at 1; those of density 0 are counted apart.
+    """Count the features of each density, in even bins of its logarithm to base 10 that end at 1; those of density 0 are counted apart.
 
     Densities below the first bin are counted in it.
     """
@@ -92,7 +92,7 @@ WINDOWS = 5
 
 
 def diverging(rows: list[dict[str, Any]], first_fvu: float) -> bool:
-    """Whether the last five log windows each have an FVU of more than ten times the first step's, and more than ten.
+    """Say whether the last five log windows each have an FVU of more than ten times the first step's, and more than ten.
 
     An FVU of 1 is what the mean alone explains. A healthy run starts near it and falls; resampling makes it leap for a few steps, a warm-up
     of the sparsity term lets it rise towards 1. Only weights that run away keep it above ten for five windows.
@@ -106,7 +106,7 @@ def diverging(rows: list[dict[str, Any]], first_fvu: float) -> bool:
 
 
 def ended_diverged(rows: list[dict[str, Any]], first_fvu: float) -> bool:
-    """Whether the last log row, at the end of training, has an FVU of more than ten times the first step's, and more than ten.
+    """Say whether the last log row, at the end of training, has an FVU of more than ten times the first step's, and more than ten.
 
     A short run, or one that logs seldom, has fewer rows than `diverging` looks at. At the end nothing can recover any more, so one row decides.
 
@@ -130,7 +130,7 @@ def check_losses(name: str, step: int, losses: dict[str, float]) -> None:
 
 
 def divergence(name: str, step: int, what: str) -> DivergenceError:
-    """What to say of a run that diverged."""
+    """Describe how a run diverged."""
     return DivergenceError(
         f"dictionary {name!r} diverged at step {step}: {what}. The last checkpoint is as it was; "
         "lower optimizer.learning_rate or set optimizer.max_gradient_norm, and train into another output"

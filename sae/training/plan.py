@@ -1,4 +1,4 @@
-"""What a dictionary is trained on and how is written down first: whoever goes on with it must mean the same."""
+"""Plan of a dictionary, written before its training: a command that resumes it must mean the same."""
 
 from typing import Any
 

@@ -81,7 +81,7 @@ class PilotPoint(Record):
 
 
 class FoundCoefficient(Record):
-    """How a sparsity coefficient was found."""
+    """Record of the search for a sparsity coefficient."""
 
     coefficient: float
     l0: NonNegativeFloat

@@ -1,4 +1,4 @@
-"""What a finished dictionary leaves: its weights, and a result that says where it comes from and how it ended."""
+"""Result of a finished dictionary: its weights, and a record of its origin and of the end of its training."""
 
 import platform
 

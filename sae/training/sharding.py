@@ -96,7 +96,7 @@ def clip_gradients(dictionary: Dictionary, max_norm: float, workers: Workers) ->
 
 
 def _touched(dictionary: Dictionary) -> Bool[Tensor, " d_sae"]:
-    """Which features have any gradient on this rank."""
+    """Find the features that have any gradient on this rank."""
     touched = torch.zeros(dictionary.d_sae, dtype=torch.bool, device=dictionary.b_dec.device)
     for name, axis in dictionary.feature_axes.items():
         parameter = getattr(dictionary, name, None)

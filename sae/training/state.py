@@ -22,7 +22,7 @@ from sae.training.sharding import all_features, own_features
 
 @dataclass
 class Progress:
-    """How far a dictionary is, and what it has told: everything but its tensors.
+    """Progress of a dictionary and its log: everything but its tensors.
 
     Attributes:
         step: optimiser steps done.
@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass
 class Parts:
-    """What changes from step to step. Tensors that have features hold those of this worker alone."""
+    """Parts of a training that change from step to step. Tensors that have features hold those of this worker alone."""
 
     dictionary: Dictionary
     optimizer: torch.optim.Adam
@@ -90,7 +90,7 @@ def state_of(parts: Parts, plan: dict[str, Any], workers: Workers) -> TrainingSt
 
 
 class WindowValues(Record):
-    """What was measured since the last log row."""
+    """Values measured since the last log row."""
 
     vectors: NonNegativeInt
     sums: dict[str, float]

@@ -51,7 +51,7 @@ class BrowserMetrics:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an application needs of the server around it.
+    """Interface of the server around an application.
 
     Attributes:
         metrics: where requests are counted.

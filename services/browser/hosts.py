@@ -17,7 +17,7 @@ _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-
 
 @dataclass(frozen=True)
 class Hosts:
-    """What a request may name as its host.
+    """Names that a request may use for its host.
 
     Attributes:
         only_loopback: of addresses, only those of loopback.
@@ -28,7 +28,7 @@ class Hosts:
     names: frozenset[str] = frozenset()
 
     def answers_to(self, host: str) -> bool:
-        """Whether a `Host` header, with or without a port, is answered."""
+        """Say whether a `Host` header, with or without a port, is answered."""
         name = _name_in(host)
         if name is None:
             return False
@@ -39,7 +39,7 @@ class Hosts:
         return address.is_loopback or not self.only_loopback
 
     def is_own_page(self, origin: str | None, host: str) -> bool:
-        """Whether an `Origin` header is that of a page of this server: a configured name, or the very address that was asked."""
+        """Say whether an `Origin` header is that of a page of this server: a configured name, or the very address that was asked."""
         try:
             parts = urlsplit(origin or "")
             named = parts.netloc
@@ -64,12 +64,12 @@ def allowed_hosts(host: str, names: list[str]) -> Hosts:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
+    """Say whether an address to listen on is reached from this machine alone."""
     return ipaddress.ip_address(host).is_loopback if is_address(host) else host.lower() == "localhost"
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is a literal address."""
+    """Say whether a host is a literal address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

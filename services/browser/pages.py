@@ -1,4 +1,4 @@
-"""What the browser may hand out: a closed list of objects of one run, sent piece by piece.
+"""Objects that the browser may send: a closed list of one run's, sent piece by piece.
 
 Nothing a visitor sends becomes part of a path except the name of an interpreted source, and that only in a narrow alphabet. The report and the
 summary are kept for a moment, once for all visitors; a large object is never in memory as a whole.

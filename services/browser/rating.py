@@ -64,7 +64,7 @@ class _Desk:
         return web.Response(text="ready\n")
 
     async def card(self, request: web.Request) -> web.Response:
-        """What is shown of a card; nothing of what it is."""
+        """Return the part of a card that is shown; nothing of what it is."""
         number = request.match_info["card"]
         if not re.fullmatch("[0-9]{1,7}", number, re.ASCII) or int(number) >= len(self.deck.cards):
             raise web.HTTPNotFound(text=f"the deck has the cards 0 to {len(self.deck.cards) - 1}\n")

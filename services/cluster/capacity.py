@@ -1,4 +1,4 @@
-"""What a run takes on a cluster: hours, bytes, requests and money, from amounts and rates. Arithmetic only, no clock and no cluster.
+"""Estimate of a run on a cluster: hours, bytes, requests and money, from amounts and rates. Arithmetic only, no clock and no cluster.
 
 A stage's resources work beside each other, so it takes as long as the slowest of them and the start of its workers: that resource is its limit.
 """
@@ -14,7 +14,7 @@ DOWNLOAD_BYTES = 8 * 2**20  # one ranged GET (sae.store.download.RANGE_BYTES)
 
 
 class PlanConfig(Config):
-    """What a cluster costs and its network carries. All money in one currency; 0 costs nothing."""
+    """Prices and bandwidths of a cluster. All money in one currency; 0 costs nothing."""
 
     gpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a GPU for an hour, without its CPUs")
     cpu_hour: Real = Field(0.0, ge=0, le=10**6, description="price of a CPU for an hour")
@@ -37,7 +37,7 @@ class Crew:
 
 @dataclass(frozen=True)
 class Amounts:
-    """What a run reads and writes, counted from its configuration.
+    """Workload of a run: what it reads and writes, counted from its configuration.
 
     Attributes:
         tokens: of the training split.
@@ -66,7 +66,7 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Rates:
-    """What one worker of each stage does in a second while the others are at work beside it, and how long it takes to start.
+    """Throughput of one worker of each stage while the others work next to it, and its time to start.
 
     Attributes:
         tokenise: tokens of text, on all cores of the driver.
@@ -113,7 +113,7 @@ class Stage:
 
     @property
     def limit(self) -> str:
-        """What more or quicker of would shorten the stage most."""
+        """The bottleneck: the resource that limits this stage."""
         slowest = max(self.limits, key=self.limits.__getitem__)
         return slowest if self.limits[slowest] >= self.start_seconds else "the start of its workers"
 
@@ -149,7 +149,7 @@ class Estimate:
 
 
 def estimate(amounts: Amounts, rates: Rates, crews: dict[str, Crew], parallel: bool, options: PlanConfig) -> Estimate:
-    """What a run takes.
+    """Estimate the cost of a run.
 
     Args:
         amounts: what is to be done.

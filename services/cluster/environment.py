@@ -1,4 +1,4 @@
-"""What Ray reads from the environment once, when it is first imported: to be set before."""
+"""Environment variables that Ray reads once, when it is first imported: to be set before."""
 
 import os
 import secrets

@@ -21,7 +21,7 @@ FEWEST_FAILURES = 3  # one after another: a driver that was stopped for a while 
 
 
 class Look(Enum):
-    """What a look at the cluster finds."""
+    """Findings of a look at the cluster."""
 
     WELL = "the head answers, and this process' node is alive"
     SILENT = "the head does not answer"
@@ -29,7 +29,7 @@ class Look(Enum):
 
 
 def patience_seconds() -> float:
-    """How long the head may not answer: longer where the user lets Ray wait longer, for a head that is restarted during a job."""
+    """Compute how long the head may not answer: longer where the user lets Ray wait longer, for a head that is restarted during a job."""
     gives_up = os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", RAY_GIVES_UP_SECONDS)  # noqa: SIM112 - Ray spells it so
     return max(10.0, float(gives_up) - EARLIER_SECONDS)
 

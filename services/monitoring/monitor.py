@@ -15,7 +15,7 @@ ANSWER_TIMEOUT_SECONDS = 30.0
 
 
 class RunMonitor:
-    """What services and workers hold: fire-and-forget messages to the board. It may be sent to other processes."""
+    """Sender of messages to the board, held by services and workers: fire-and-forget. It may be sent to other processes."""
 
     def __init__(self, board: Any) -> None:
         self.board = board

@@ -32,7 +32,7 @@ LONGEST_REASON = 300  # characters of an environment's error
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request.
+    """Outcome of a request.
 
     Attributes:
         request: its number.
@@ -67,7 +67,7 @@ class Actors(Protocol):
         """Seconds on a clock that only goes forward."""
 
     def room(self) -> str:
-        """What the cluster has free, in words."""
+        """Describe what the cluster has free."""
 
     def shut_down(self, actors: set[Any]) -> None:
         """End these actors, if there still is a cluster."""
@@ -200,7 +200,7 @@ def _answer(number: int, future: "Future[Any]") -> Answer:
 
 
 def observed(error: BaseException) -> WorkerLost | WorkerUnfit:
-    """What an error of Ray, or a failed import, says about a worker: lost, or unable to work where it was started."""
+    """Classify an error of Ray, or a failed import: the worker is lost, or unable to work where it was started."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or ["no message"]
     if isinstance(error, ray.exceptions.RuntimeEnvSetupError):
         return WorkerUnfit(f"Ray cannot set up its environment: {' '.join(lines[1:] or lines)[:LONGEST_REASON]}")

@@ -1,4 +1,4 @@
-"""Which device a worker computes on: the GPU that Ray gave it, or the CPU."""
+"""Device that a worker computes on: the GPU that Ray gave it, or the CPU."""
 
 import ray
 import torch

@@ -103,7 +103,7 @@ class _Assignment:
 
 @dataclass(frozen=True)
 class _InFlight:
-    """What a request stands for: a worker's start (no assignment) or its task."""
+    """Meaning of a request: a worker's start (no assignment) or its task."""
 
     actor: Any
     assignment: _Assignment | None

@@ -1,4 +1,4 @@
-"""Which workers of a pool are stuck: said in log and metrics within a minute, long before a task's own time limit.
+"""Detection of stuck workers of a pool: named in log and metrics within a minute, long before a task's own time limit.
 
 A process that does not answer pings is stopped or cut off: the pool replaces it. One that answers while a task takes far longer than any before
 it may hang, on a dead mount for instance, or may just be slow: it is only named. No clock and no Ray here; the pool calls `look` now and then.

@@ -1,4 +1,4 @@
-"""How training is spread over a cluster: the keys of the section `trainer`."""
+"""Options of training on a cluster: the keys of the section `trainer`."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,7 +10,7 @@ from services.training.sinks import SinkName
 
 
 class TrainerOptions(Config):
-    """How training is spread over workers, what each occupies, and how often one may fail."""
+    """Options of training: how it is spread over workers, what each occupies, and how often one may fail."""
 
     num_workers: PositiveInt = Field(1, le=1024, description="training workers")
     min_workers: PositiveInt | None = Field(
@@ -38,10 +38,10 @@ class TrainerOptions(Config):
 
     @property
     def shared(self) -> Literal["data", "features"] | None:
-        """What all workers share of every step; None: nothing, each trains whole dictionaries."""
+        """Name what all workers share of every step; None: nothing, each trains whole dictionaries."""
         return None if self.parallel == "dictionaries" or self.num_workers == 1 else self.parallel
 
 
 def worker_count(config: TrainingConfig, options: TrainerOptions) -> int:
-    """How many workers a training takes."""
+    """Count the workers of a training."""
     return options.num_workers if options.shared else min(options.num_workers, len(config.dictionaries))

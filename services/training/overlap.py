@@ -47,7 +47,7 @@ class HarvestState:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a training worker needs to read a store that is still being filled.
+    """Settings of a training worker for a store that is still being filled.
 
     Attributes:
         corpus_url: of the corpus that is harvested.

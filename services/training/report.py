@@ -1,4 +1,4 @@
-"""What a training process tells of its work: progress, metrics, and the rows of its log."""
+"""Reports of a training process: progress, metrics, and the rows of its log."""
 
 import contextlib
 import math

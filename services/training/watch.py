@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Beat:
-    """What a training worker says of itself.
+    """Heartbeat of a training worker.
 
     Attributes:
         rank: among the workers.
@@ -152,7 +152,7 @@ class Pulse:
             self.moved()
 
     def must_stop(self) -> bool:
-        """Whether the driver wants this worker to save its state and end; asked after each step."""
+        """Say whether the driver wants this worker to save its state and end; asked after each step."""
         self.moved()
         return self._stop.is_set()
 

@@ -1,4 +1,4 @@
-"""What a training worker does, alone or in step with others; what it tells goes to the monitor."""
+"""Training worker, alone or in step with others; its reports go to the monitor."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +28,7 @@ Outcome = dict[str, dict[str, Any]] | MonosemError
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What all workers of a training are told.
+    """Task of all workers of a training.
 
     Args:
         config: the dictionaries and what they share.

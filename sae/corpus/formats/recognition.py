@@ -48,7 +48,7 @@ _FOREIGN_BYTES = {
 
 
 class FileFormat(NamedTuple):
-    """How the documents of a file are read."""
+    """Format of a file and its reader."""
 
     content: Content
     compression: Compression | None
@@ -100,7 +100,7 @@ def _check_name(path: Path) -> None:
 
 
 def _is_part_of_a_name(suffix: str) -> bool:
-    """Whether a suffix is a number or a word as in `README.first draft` or `man.1`, and so says nothing about the format."""
+    """Say whether a suffix is a number or a word as in `README.first draft` or `man.1`, and so says nothing about the format."""
     return suffix[1:].isdigit() or " " in suffix
 
 

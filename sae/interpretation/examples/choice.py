@@ -1,4 +1,4 @@
-"""Which places in a text stand for a feature: strongest, of each activation interval, random, its tokens elsewhere, and where neighbours fire."""
+"""Choice of examples: strongest, of each activation interval, random, the feature's tokens elsewhere, and where neighbours fire."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,7 +60,7 @@ class ExamplePool:
 
 
 def intervals_of(values: np.ndarray, maximum: float) -> np.ndarray:
-    """Which of the even intervals of (0, maximum] each activation falls into; above it counts as the last, 0 as -1."""
+    """Find the interval of (0, maximum] that each activation falls into; above it counts as the last, 0 as -1."""
     intervals = np.clip(np.ceil(values.astype(np.float64) / maximum * NUM_INTERVALS) - 1, 0, NUM_INTERVALS - 1)
     return np.where(values > 0, intervals, -1).astype(np.int8)
 
@@ -140,7 +140,7 @@ def _silent(passages: Passages, places: np.ndarray, firings: np.ndarray, mix: Ex
 
 
 def num_distinct(pool: ExamplePool, positions: np.ndarray) -> int:
-    """How many of the places may be chosen and differ in their surroundings."""
+    """Count the places that may be chosen and differ in their surroundings."""
     values = pool.digests[positions[pool.eligible[positions]]]
     # numpy's own hashes integers, at forty times the cost of sorting them
     return int(np.count_nonzero(np.diff(np.sort(values)))) + bool(len(values))

@@ -1,4 +1,4 @@
-"""Which features stand near a feature: those that fire with it and those that write in nearly its direction, and where they fire strongest.
+"""Neighbours of a feature: those that fire with it and those that write in nearly its direction, and where they fire strongest.
 
 All of it is sums and maxima over runs of sequences, which are read one after the other.
 """

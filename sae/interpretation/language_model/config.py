@@ -1,4 +1,4 @@
-"""What a language model is asked to do, within which limits. Its key is no setting: it comes from the environment alone."""
+"""Configuration of explanations by a language model. The key is no setting: it comes from the environment alone."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -54,7 +54,7 @@ def _safe_url(url: str) -> str:
 
 
 class Prices(Config):
-    """What the endpoint charges."""
+    """Prices of the endpoint."""
 
     prompt: Real = Field(0.0, ge=0, le=10**7, description="US dollars per million tokens sent")
     reply: Real = Field(0.0, ge=0, le=10**7, description="US dollars per million tokens got")
@@ -65,7 +65,7 @@ class Prices(Config):
 
 
 class ReplyOptions(Config):
-    """What every request asks for. A change makes other replies: it is part of the plan."""
+    """Settings of every request. A change makes other replies: it is part of the plan."""
 
     temperature: Real | None = Field(0.0, ge=0, le=2, description="0 is as repeatable as the endpoint can be; null leaves it out")
     spare_tokens: PositiveInt = Field(
@@ -92,7 +92,7 @@ class ReplyOptions(Config):
 
 
 class RequestLimits(Config):
-    """How hard the endpoint may be pressed."""
+    """Limits of the load on the endpoint."""
 
     concurrency: PositiveInt = Field(8, le=1000, description="requests under way at once")
     requests_per_minute: Real | None = Field(None, gt=0, le=10**7, description="requests begun per minute; null sets no limit")

@@ -69,7 +69,7 @@ class Request:
 
 
 def is_divided(request: Request, outcome: Outcome) -> bool:
-    """Whether a question is asked again in smaller pieces.
+    """Say whether a question is asked again in smaller pieces.
 
     Servers have no common word for a prompt that is too long, so a rejected one is halved, too, but only once.
     """

@@ -1,4 +1,4 @@
-"""What an explainer is shown of a feature.
+"""Examples of a feature as each explainer is shown them.
 
 `highlights`: firing examples, tokens of at least 0.3 times the example's strongest activation marked, as delphi does (Paulo et al. 2024, arXiv
 2410.13928). `activations`: each token with `ceil(10 a / maximum)`, 0 to 10, and some silent examples beside the firing ones (Bills et al.
@@ -50,7 +50,7 @@ def silent_examples(examples: list[Example], wanted: int) -> list[Example]:
 
 
 def marks_of(example: Example) -> np.ndarray:
-    """Which tokens of a firing example are marked."""
+    """Find the tokens of a firing example that are marked."""
     return (example.activations > 0) & (example.activations >= HIGHLIGHTED * example.strongest)
 
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass
 class Tally:
-    """What the questions of one row came to."""
+    """Counts of the questions of one row."""
 
     outcomes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     replies: list[Reply] = field(default_factory=list)
@@ -161,7 +161,7 @@ def _unread(reply: Reply) -> str:
 
 
 def _details(scorer: ScorerName, items: list[Item], answers: Answers) -> dict[str, Any]:
-    """How many items were asked and read, and for labels who was told right."""
+    """Count the items that were asked and read, and for labels those that were judged correctly."""
     read = [(item, answer) for item, answer in zip(items, answers, strict=True) if answer is not None]
     details: dict[str, Any] = {"items": len(items), "unread": len(items) - len(read)}
     if scorer == "simulation" or not read:

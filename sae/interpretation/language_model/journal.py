@@ -1,4 +1,4 @@
-"""What is kept of explanations in words while they are made: replies as they come, rows as features are finished, tables in the end.
+"""Journal of explanations while they are made: replies as they come, rows as features are finished, tables in the end.
 
 One journal object per feature holds every reply about it, by the digest of what was asked, and its rows once it is done. So a later run,
 after a budget or a dead endpoint, pays for no answer twice, and after a kill only for those of its last second.
@@ -74,7 +74,7 @@ class Journal:
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing to ask again: rows, and every question answered, or asked in smaller pieces instead."""
+        """Say whether there is nothing to ask again: rows, and every question answered, or asked in smaller pieces instead."""
         return self.rows is not None and all(reply["outcome"] in FINAL or reply["divided"] for reply in self.replies.values())
 
 

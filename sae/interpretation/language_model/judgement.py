@@ -195,7 +195,7 @@ def _text_of(content: Any) -> str | None:
 
 
 def _only_thinks(message: dict[str, Any]) -> bool:
-    """Whether a message without text holds a thought, which therefore did not come to its end."""
+    """Say whether a message without text holds a thought, which therefore did not come to its end."""
     parts = message.get("content")
     return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")) or (
         isinstance(parts, list) and any(isinstance(part, dict) and _thinks(part) for part in parts)

@@ -1,4 +1,4 @@
-"""What is known of a feature before a language model is asked: its examples, apart for explaining and for scoring, and its logits."""
+"""Material about a feature for a language model: its examples, apart for explaining and for scoring, and its logits."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -32,7 +32,7 @@ class Vocabulary:
     special: Collection[int]
 
     def text(self, token: int) -> str:
-        """What a token shows as."""
+        """Text of a token as it is shown."""
         return self.texts[token] if token < len(self.texts) else ""
 
 
@@ -63,7 +63,7 @@ class Example:
 
     @property
     def hard(self) -> bool:
-        """Whether it was chosen because features like this one fire in it."""
+        """Say whether it was chosen because features like this one fire in it."""
         return self.kind == KINDS[HARD]
 
 

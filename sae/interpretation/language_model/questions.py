@@ -1,4 +1,4 @@
-"""What a scorer is asked: items whose answers are known, some of them in each request.
+"""Questions to a scorer: items whose answers are known, some of them in each request.
 
 `simulation` asks for a digit at every token of every scoring example but the hard negatives: the examples of `score_spearman`. `detection` asks
 of whole examples whether the feature fires in them, `fuzzing` whether the marked tokens are those on which it fires; both of as many firing as
@@ -43,7 +43,7 @@ class Item:
 
     @property
     def hard(self) -> bool:
-        """Whether it is a hard negative."""
+        """Say whether it is a hard negative."""
         return self.example is not None and self.example.hard
 
 

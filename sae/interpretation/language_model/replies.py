@@ -99,12 +99,12 @@ def digits_in(text: str, sizes: list[int]) -> list[list[int] | None]:
 
 
 def looks_like_refusal(text: str) -> bool:
-    """Whether a reply that could not be read begins as refusals do."""
+    """Say whether a reply that could not be read begins as refusals do."""
     return _answer(text).lstrip().lower().startswith(_REFUSALS)
 
 
 def _answer(text: str) -> str:
-    """What comes after a model's thinking; nothing where it has not ended."""
+    """Return the text after a model's thinking; nothing where it has not ended."""
     return (after_thought(text[-LONGEST_REPLY:]) if len(text) <= LONGEST_REPLY else _end_of(text)) or ""
 
 
@@ -116,7 +116,7 @@ def _end_of(text: str) -> str | None:
 
 
 def _sentences(answer: str) -> list[str]:
-    """What follows each mention of an explanation that has its form, in the order of the text."""
+    """Return the text after each mention of an explanation that has its form, in the order of the text."""
     fields = [(match.span(), _literal(match[2])) for match in _FIELD.finditer(answer)]
     fields += [(match.span(), match[1]) for match in _TAGGED.finditer(answer)]
     lines = [
@@ -181,7 +181,7 @@ def _objects(answer: str, count: int) -> list[tuple[tuple[int, int], list[int]]]
 
 
 def _parts(inner: str) -> list[str]:
-    """What commas separate; a comma at the end separates nothing."""
+    """Split at commas; a comma at the end separates nothing."""
     parts = inner.split(",")
     return parts[:-1] if len(parts) > 1 and not parts[-1].strip() else parts
 

@@ -52,7 +52,7 @@ def scores_of(scorer: ScorerName, items: list[Item], answers: Answers, material:
 
 
 def confusion(read: list[tuple[Item, list[int]]], hard: bool = False) -> dict[str, int]:
-    """How many labelled items are told right and wrong; the silent ones are the hard negatives, or all others."""
+    """Count the labelled items that are judged correctly and wrongly; the silent ones are the hard negatives, or all others."""
     counted = [(item, answer) for item, answer in read if item.truth == [1] or item.hard == hard]
     truth, said = (
         np.array([label for [label] in labels], bool) for labels in ([item.truth for item, _ in counted], [answer for _, answer in counted])

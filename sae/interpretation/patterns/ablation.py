@@ -42,7 +42,7 @@ class Peak:
 
 
 class ModelReader:
-    """What the subject and a source make of short runs of tokens, each after a BOS.
+    """Activations of the subject and of a source on short runs of tokens, each after a BOS.
 
     Args:
         subject: the model.
@@ -124,7 +124,7 @@ def _prune(reader: ModelReader, peaks: Sequence[Peak]) -> list[Peak]:
 
 
 def _important(reader: ModelReader, peaks: Sequence[Peak]) -> list[tuple[bool, ...]]:
-    """Which tokens of each context count; the firing one always does."""
+    """Find the tokens of each context that count; the firing one always does."""
     runs = [(number, place) for number, peak in enumerate(peaks) for place in range(len(peak.tokens) - 1)]
     without = [_replaced(peaks[number].tokens, place, reader.bos) for number, place in runs]
     found = reader.activations(without, [peaks[number].feature for number, _ in runs])

@@ -146,7 +146,7 @@ def _grow(candidates: _Candidates, threshold: float, max_patterns: int) -> Token
 
 
 def _combined(sums: np.ndarray, counts: np.ndarray, candidates: _Candidates) -> np.ndarray:
-    """What each candidate predicts, from both halves: the mean over its occurrences that no longer pattern explains."""
+    """Predict by each candidate, from both halves: the mean over its occurrences that no longer pattern explains."""
     prior = candidates.sums.sum(1) / np.maximum(candidates.counts.sum(1), 1)
     return np.maximum(0.0, (sums.sum(1) + SHRINKAGE * prior) / (counts.sum(1) + SHRINKAGE))
 

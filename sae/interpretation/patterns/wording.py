@@ -78,7 +78,7 @@ def _listed(patterns: list[Pattern], token_texts: Sequence[str]) -> str:
 
 
 def _completes(pattern: Pattern, token_texts: Sequence[str]) -> bool:
-    """Whether the last token of a pattern shows as a character only with the tokens before it."""
+    """Say whether the last token of a pattern shows as a character only with the tokens before it."""
     return _texts(pattern.tokens, token_texts)[-1] != _texts(pattern.tokens[-1:], token_texts)[-1]
 
 

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class ControlsConfig(Config):
-    """Which controls stand beside the dictionaries and the neurons, and how much of each is examined."""
+    """Configuration of the controls next to the dictionaries and the neurons, and how much of each is examined."""
 
     kinds: Annotated[list[ControlKind], AfterValidator(refuse_repetition)] = Field(
         ["random_directions", "pca"],
@@ -70,7 +70,7 @@ class LinearSource:
         return positive_parts((x.float().cpu() - self._center) @ self._readout.T)
 
     def directions(self, low: int, high: int) -> Float[Tensor, "features d_in"]:
-        """What they read or, of components, what they write."""
+        """Directions that they read or, of components, write."""
         return self._written[low:high]
 
 

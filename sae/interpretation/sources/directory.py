@@ -67,7 +67,7 @@ def write_part(place: Place, first_row: int, features: pa.Table, examples: pa.Ta
 
 
 def has_part(place: Place, first_row: int) -> bool:
-    """Whether the range that begins with this row is finished."""
+    """Say whether the range that begins with this row is finished."""
     return place.exists(_part_key(first_row, "features"))
 
 

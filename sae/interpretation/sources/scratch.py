@@ -31,7 +31,7 @@ def get_table(place: Place, key: str) -> pa.Table:
 
 
 def split_digest(buffer: pa.Buffer) -> tuple[pa.Buffer, bytes]:
-    """What `put_table` wrote as the Arrow IPC file and its SHA-256, which is not compared."""
+    """Split what `put_table` wrote into the Arrow IPC file and its SHA-256, which is not compared."""
     size = max(0, buffer.size - SHA256_BYTES)
     return buffer.slice(0, size), buffer.slice(size).to_pybytes()
 

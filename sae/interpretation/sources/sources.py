@@ -1,4 +1,4 @@
-"""What can be interpreted: anything that turns an activation into a row of non-negative feature values.
+"""Sources of features: anything that turns an activation into a row of non-negative feature values.
 
 A dictionary is one; the neurons are another, and so are the controls (`controls`). All see the same tokens and get the same budget.
 """
@@ -53,7 +53,7 @@ class SourceSpec(Config):
 
     @property
     def is_control(self) -> bool:
-        """Whether a dictionary's features should be explained better than this."""
+        """Say whether a dictionary's features should be explained better than this."""
         return self.kind != "dictionary"
 
 
@@ -64,7 +64,7 @@ class FeatureSource(Protocol):
         """The value of every feature that fires, `[batch features]`."""
 
     def directions(self, low: int, high: int) -> Float[Tensor, "features d_out"]:
-        """What the features `[low, high)` write at the hookpoint they write to, or, for baselines, read."""
+        """Directions that the features `[low, high)` write at the hookpoint they write to, or, for baselines, read."""
 
 
 class DictionarySource:
@@ -127,7 +127,7 @@ def open_source(spec: SourceSpec, mean: Float[Tensor, " d_in"], seed: int, place
 
 
 def examined_features(spec: SourceSpec, max_features: int | None, seed: int) -> np.ndarray:
-    """Which features to look at: all, or a seeded sample, ascending."""
+    """Choose the features to examine: all, or a seeded sample, ascending."""
     wanted = min(spec.num_features, *(limit for limit in (max_features, spec.max_examined) if limit is not None), spec.num_features)
     if wanted == spec.num_features:
         return np.arange(spec.num_features)

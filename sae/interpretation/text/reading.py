@@ -39,7 +39,7 @@ def read_codes(
 
 
 def read_logits(subject: Subject, hookpoint: str, source: FeatureSource, features: np.ndarray) -> pa.Table:
-    """What each feature does to logits: columns `top_logits`, `bottom_logits`, `further_logits`, empty where there is no such path."""
+    """Compute the effect of each feature on logits: columns `top_logits`, `bottom_logits`, `further_logits`, empty where there is no such path."""
     fields = [FEATURES_SCHEMA.field(name) for name in ("top_logits", "bottom_logits", "further_logits")]
     tables = []
     for rows in _batches(len(features), BLOCK_DIRECTIONS):
