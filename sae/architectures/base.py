@@ -14,6 +14,7 @@ from sae.errors import WidthError
 from sae.kernels.features import decode_features
 from sae.kernels.sparse import Features, SparseFeatures, as_dense, as_sparse, firings_of
 from sae.losses import mean_squared_errors
+from sae.notebook import fragment, histogram
 from sae.parallel.workers import ALONE, Workers
 
 if TYPE_CHECKING:
@@ -247,6 +248,18 @@ class Dictionary(nn.Module, ABC):
         if self.origin is not None:
             shown |= {name: known for name in ("hookpoint", "subject") if (known := getattr(self.origin, name)) is not None}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _repr_html_(self) -> str:
+        """Numbers of the dictionary, and how closely each feature's encoder follows its decoder, for a notebook."""
+        origin = self.origin
+        known = {name: getattr(origin, name, None) for name in ("name", "hookpoint", "target_hookpoint", "subject", "vectors", "dead_fraction")}
+        facts = {"architecture": self.architecture, "d_in": self.d_in, "d_out": self.d_out if self.is_transcoder else None, "d_sae": self.d_sae}
+        settings = self.config.model_dump(exclude={"architecture", "d_sae"}, exclude_defaults=True)
+        pictures = []
+        if {"W_enc", "W_dec"} <= self.feature_axes.keys() and not self.is_transcoder:
+            cosines = torch.cosine_similarity(self.W_enc.detach().T, self.W_dec.detach(), dim=1)
+            pictures.append(histogram(cosines.cpu().numpy(), "features by the cosine of their encoder and decoder"))
+        return fragment(type(self).__name__, facts | settings | known, pictures)
 
     def draw_directions(self, generator: torch.Generator) -> None:
         """Decoder rows of random direction and unit norm; the encoder their transpose, or, in a transcoder, other such directions."""

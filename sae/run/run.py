@@ -19,6 +19,7 @@ from sae.errors import InputError
 from sae.evaluation.report import EvaluationReport, read_report
 from sae.interpretation.sources.directory import examples_table, features_table, read_source
 from sae.interpretation.summary_record import SourceSummary
+from sae.notebook import table
 from sae.run.layout import CONCEPTS, CONFIG_KEY, CORPUS, DICTIONARIES, EVALUATION, INTERPRETATION, STAGES_KEY, STORE, SUMMARY_KEY
 from sae.run.records import RunStages, read_configuration, read_stages
 from sae.storage import Place
@@ -179,6 +180,18 @@ class Run:
             known = ", ".join(self.sources) or "none: run `monosem interpret` first"
             raise InputError(f"{self.place.url} has no interpreted source {shown(name)} (there are: {known}){near_names(name, self.sources)}")
         return self.place.child(INTERPRETATION, name)
+
+    def _repr_html_(self) -> str:
+        """The metrics of each dictionary and the explanation score of each source, for a notebook."""
+        scores = {name: self.interpretation(name).explanation_score_median for name in self.sources}
+        rows = []
+        for name, dictionary in self.dictionaries.items():
+            measured = dictionary.evaluation if self.place.exists(f"{EVALUATION}/{name}.json") else None
+            figures = [getattr(measured, each, None) for each in ("l0", "fvu", "loss_recovered_zero")]
+            rows.append([name, dictionary.record.architecture, dictionary.record.config.d_sae, *figures, scores.pop(name, None)])
+        rows += [[name, None, None, None, None, None, score] for name, score in scores.items()]
+        columns = ("source", "architecture", "d_sae", "L0", "FVU", "loss recovered (zero)", "explanation score")
+        return table(self.place.url, columns, rows)
 
     def __repr__(self) -> str:
         stages = self.stages

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sae.corpus.packing import sequences_from_ipc
 from sae.errors import CorruptObjectError, HookpointError, InputError
+from sae.notebook import curve, fragment
 from sae.storage import ArrowFileError, Place, sha256_hex
 from sae.store.download import Downloads
 from sae.store.manifest import (
@@ -107,6 +108,26 @@ class Store:
     def wait(self, hookpoint: str, shards: Iterable[int], ended: threading.Event) -> bool:
         """Wait until the shards are written, as they all are in a finished store; False if `ended` was set before."""
         return not ended.is_set()
+
+    def _repr_html_(self) -> str:
+        """Numbers of the store, and the mean length of its activations at each position, for a notebook."""
+        plan = self.plan
+        facts: dict[str, object] = {
+            "place": self.place.url,
+            "subject": plan.subject,
+            "context length": plan.context_length,
+            "shards": plan.num_shards,
+        }
+        facts |= {"precision": plan.dtype, "compression": plan.compression}
+        facts |= {f"{hookpoint}, rows × width": f"{self.num_rows(hookpoint):,} × {width:,}" for hookpoint, width in plan.hookpoints.items()}
+        first = next(iter(plan.hookpoints))
+        norms = np.asarray(self.statistics(first).position_mean_norm)
+        return fragment("Store", facts, [curve(norms, f"mean ‖x‖ by position, {first}")])
+
+    def __repr__(self) -> str:
+        """Where it is and what it holds."""
+        held = ", ".join(f"{hookpoint}: {self.num_rows(hookpoint):,} × {width:,}" for hookpoint, width in self.plan.hookpoints.items())
+        return f"Store({self.place.url!r}, {held})"
 
     def verify(self) -> Sequence[str]:
         """Read every object of the store and prove it; see `sae.store.verify_store`.
