@@ -1,6 +1,7 @@
 """`monosem run` on the head of a cluster, started again as often as something ended it."""
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -66,6 +67,12 @@ class Command:
         took = time.monotonic() - sent
         self.start()
         return took
+
+    def abandon(self) -> None:
+        """Kill it where it still runs, so that it does not work beside the next run."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(10)
 
     def ended_with(self, code: int, expected: int) -> None:
         """Check exit code and last words of a start that has ended."""

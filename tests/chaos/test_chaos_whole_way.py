@@ -153,10 +153,13 @@ def test_a_whole_run_through_every_fault_ends_as_an_undisturbed_one(machines, un
     command = Command(machines.cluster, machines.configuration | {"output": output, "store": store}, machines.environment, tmp_path)
     faults = Faults(machines.cluster, machines.disk, machines.proxy, command, random.Random(number))
     requests_before = machines.proxy.faults.copy()
-    strike(faults, EVERY_KIND if where == "mixed" else drawn_schedule(number, object_store=where == "objects"))
-    struck.update({(kind, where): count for kind, count in faults.injected.items()})
-    injected.update({f"{fault} in a whole run": count for fault, count in (machines.proxy.faults - requests_before).items()})
-    print(where, number, dict(faults.injected), faults.seconds_to_end, command.gave_up)
+    try:
+        strike(faults, EVERY_KIND if where == "mixed" else drawn_schedule(number, object_store=where == "objects"))
+    finally:
+        command.abandon()
+        struck.update({(kind, where): count for kind, count in faults.injected.items()})
+        injected.update({f"{fault} in a whole run": count for fault, count in (machines.proxy.faults - requests_before).items()})
+        print(where, number, dict(faults.injected), faults.seconds_to_end, command.gave_up)
 
     assert different(undisturbed, Place(output)) == []
     assert different(undisturbed.child("store"), Place(store)) == []
@@ -174,12 +177,14 @@ def strike(faults: Faults, schedule: Schedule) -> None:
     """Let a run meet its faults, and finish."""
     faults.proxy.rates = FAULTS
     faults.proxy.bytes_per_second = HARVEST_BYTES_PER_SECOND
-    with contextlib.suppress(RunEndedError):
-        for stage, kind in schedule:
-            if stage != "harvest":
-                faults.proxy.bytes_per_second = None
-            faults.inject(kind, stage)
-    faults.proxy.rates, faults.proxy.bytes_per_second = {}, None
+    try:
+        with contextlib.suppress(RunEndedError):
+            for stage, kind in schedule:
+                if stage != "harvest":
+                    faults.proxy.bytes_per_second = None
+                faults.inject(kind, stage)
+    finally:
+        faults.proxy.rates, faults.proxy.bytes_per_second = {}, None
     while not faults.tend():
         time.sleep(0.1)
 
