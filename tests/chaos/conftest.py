@@ -21,6 +21,12 @@ HOOKPOINTS = ["blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"]
 HARVEST = {"hookpoints": HOOKPOINTS, "sequences_per_shard": 16, "sequences_per_forward": 16, "num_workers": 2}
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items) -> None:
+    """What counts the faults goes last: by name it would come before most of them."""
+    items.sort(key=lambda item: item.path.name == "test_chaos_total.py")
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Print how often each kind of fault was injected."""
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
