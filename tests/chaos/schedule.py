@@ -41,7 +41,7 @@ def drawn_schedule(number: int, object_store: bool) -> Schedule:
         object_store: whether there is one that may be silent or slow.
     """
     draw = random.Random(number)
-    kinds = [*BRIEF, *BRIEF, *(2 * [*OBJECT_STORE] if object_store else []), *5 * ["worker killed"]]
+    kinds = [*BRIEF, *BRIEF, *(2 * [*OBJECT_STORE] if object_store else []), *7 * ["worker killed"]]
     kinds += [kind for few in (COMMAND, NODES) for kind in (2 * [*few])[number % len(few) :][:2]]
     draw.shuffle(kinds)
     stages = sorted(draw.choices([*STAGE_SHARES], [*STAGE_SHARES.values()], k=len(kinds)), key=[*STAGE_SHARES].index)

@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 HOOKPOINT = "blocks.0.mlp.hook_post"
 HARVEST_BYTES_PER_SECOND = 300_000.0  # of the line to the object store while a run harvests, so that faults find it at work
 OF_TIME_AND_PLACE = ("config.json", "stages.json", "summary.json", "report.html")  # everything else is compared
-TIMES = ("wall_seconds", "read_seconds", "sync_seconds", "step_seconds", "datetime_epoch_millis", "digest")
+TIMES = ("seconds", "wall_seconds", "read_seconds", "sync_seconds", "step_seconds", "datetime_epoch_millis")
+OVER_TIMES = ("digest", "logs")  # digests of what holds times; the logs themselves are compared
 BUSY_SECONDS = 5.0  # that a machine with other tests on it may add to the end of a command
 FEWEST_OF_A_RUN = {"mixed": 40, "files": 20, "objects": 20}
 
@@ -198,5 +199,13 @@ def different(calm: Place, other: Place) -> list[str]:
 def timeless(key: str, data: bytes) -> object:
     if key.endswith((".json", ".jsonl")) and not key.startswith(("store/", "corpus/")):
         rows = [json.loads(line) for line in ([data] if key.endswith(".json") else data.splitlines())]
-        return [{name: value for name, value in row.items() if name not in TIMES} if isinstance(row, dict) else row for row in rows]
+        return [without_times(row, (*TIMES, *OVER_TIMES)) for row in rows]
     return data
+
+
+def without_times(value: object, names: tuple[str, ...] = TIMES) -> object:
+    if isinstance(value, list):
+        return [without_times(each) for each in value]
+    if isinstance(value, dict):
+        return {name: without_times(each) for name, each in value.items() if name not in names}
+    return value
