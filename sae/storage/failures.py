@@ -15,7 +15,6 @@ _MISTAKES = {
     errno.EISDIR: "it is a directory, not a file",
     errno.ENAMETOOLONG: "a name in it is too long",
     errno.ELOOP: "its links go round in a circle",
-    errno.EROFS: "the filesystem is read-only",
     errno.EINVAL: "the filesystem does not take this name or request",
     errno.ENOENT: "nothing can be made there",
 }

@@ -5,7 +5,7 @@ import random
 from tests.chaos.faults import BRIEF, COMMAND, NODES, OBJECT_STORE
 
 Schedule = list[tuple[str, str]]  # stages and kinds of faults, in their order
-STAGE_SHARES = {"harvest": 0.3, "train": 0.25, "evaluate": 0.2, "interpret": 0.25}
+STAGE_SHARES = {"harvest": 0.4, "train": 0.3, "evaluate": 0.15, "interpret": 0.15}  # the last stages may be over before many faults have struck
 
 # Every kind, in an order that takes little time. The files are on a disk, the store is on an object store.
 EVERY_KIND: Schedule = [
@@ -41,7 +41,7 @@ def drawn_schedule(number: int, object_store: bool) -> Schedule:
         object_store: whether there is one that may be silent or slow.
     """
     draw = random.Random(number)
-    kinds = [*BRIEF, *BRIEF, *(2 * [*OBJECT_STORE] if object_store else []), *7 * ["worker killed"]]
+    kinds = [*BRIEF, *BRIEF, *(2 * [*OBJECT_STORE] if object_store else []), *9 * ["worker killed"]]
     kinds += [kind for few in (COMMAND, NODES) for kind in (2 * [*few])[number % len(few) :][:2]]
     draw.shuffle(kinds)
     stages = sorted(draw.choices([*STAGE_SHARES], [*STAGE_SHARES.values()], k=len(kinds)), key=[*STAGE_SHARES].index)

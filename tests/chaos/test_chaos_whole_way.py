@@ -199,13 +199,13 @@ def different(calm: Place, other: Place) -> list[str]:
 def timeless(key: str, data: bytes) -> object:
     if key.endswith((".json", ".jsonl")) and not key.startswith(("store/", "corpus/")):
         rows = [json.loads(line) for line in ([data] if key.endswith(".json") else data.splitlines())]
-        return [without_times(row, (*TIMES, *OVER_TIMES)) for row in rows]
+        return [without_times({name: value for name, value in row.items() if name not in OVER_TIMES}) for row in rows]
     return data
 
 
-def without_times(value: object, names: tuple[str, ...] = TIMES) -> object:
+def without_times(value: object) -> object:
     if isinstance(value, list):
         return [without_times(each) for each in value]
     if isinstance(value, dict):
-        return {name: without_times(each) for name, each in value.items() if name not in names}
+        return {name: without_times(each) for name, each in value.items() if name not in TIMES}
     return value
