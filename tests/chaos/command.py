@@ -59,11 +59,14 @@ class Command:
         self.start()
         return False
 
-    def end_by(self, number: int, code: int, seconds: float) -> float:
-        """Send a signal, check the end that it brings, and start it again; returns the seconds from signal to end."""
+    def end_by(self, number: int, code: int, seconds: float) -> float | None:
+        """Send a signal, check the end that it brings, and start it again; returns the seconds from signal to end, None where it had finished before."""
         sent = time.monotonic()
         self._process.send_signal(number)
-        self.ended_with(self._process.wait(seconds), code)
+        ended = self._process.wait(seconds)
+        if ended == 0:
+            return None
+        self.ended_with(ended, code)
         took = time.monotonic() - sent
         self.start()
         return took

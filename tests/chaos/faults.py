@@ -146,11 +146,13 @@ def _cut_node_off_until_it_is_taken_for_dead(faults: Faults) -> None:
     node = faults.node()
     node.unplug()
     began = time.monotonic()
-    faults.until(
-        lambda: f"address: {node.address} " in faults.command.said() or time.monotonic() - began > TAKEN_FOR_DEAD_SECONDS,
-        "the head's word that a node is dead",
-    )
-    node.plug_in()
+    try:
+        faults.until(
+            lambda: f"address: {node.address} " in faults.command.said() or time.monotonic() - began > TAKEN_FOR_DEAD_SECONDS,
+            "the head's word that a node is dead",
+        )
+    finally:  # also where the run ends meanwhile: the next one needs the node
+        node.plug_in()
     faults.until(lambda: faults.cluster.ended(node), "the end of Ray on a node that the head takes for dead")
 
 
@@ -164,7 +166,10 @@ def _lose_power_of_all(faults: Faults) -> None:
 
 def _end_by(number: int, code: int) -> Callable[[Faults], None]:
     def end(faults: Faults) -> None:
-        faults.seconds_to_end.append(faults.command.end_by(number, code, seconds=3 * END_SECONDS))
+        seconds = faults.command.end_by(number, code, seconds=3 * END_SECONDS)
+        if seconds is None:
+            raise RunEndedError
+        faults.seconds_to_end.append(seconds)
 
     return end
 

@@ -5,7 +5,7 @@ import random
 from tests.chaos.faults import BRIEF, COMMAND, NODES, OBJECT_STORE
 
 Schedule = list[tuple[str, str]]  # stages and kinds of faults, in their order
-STAGE_SHARES = {"harvest": 0.4, "train": 0.3, "evaluate": 0.15, "interpret": 0.15}  # the last stages may be over before many faults have struck
+STAGE_SHARES = {"harvest": 0.2, "train": 0.6, "evaluate": 0.1, "interpret": 0.1}
 
 # Every kind, in an order that takes little time. The files are on a disk, the store is on an object store.
 EVERY_KIND: Schedule = [
@@ -13,21 +13,17 @@ EVERY_KIND: Schedule = [
     for stage, kinds in {
         "harvest": (
             "object store silent", "worker killed", "node cut off for a while", "object store slow", "command got SIGINT",
-            "worker stopped for a while", "node lost its power", "head cut off for a while", "disk silent", "object store silent",
-            "worker killed", "node cut off until it was taken for dead", "object store slow",
+            "worker stopped for a while", "node lost its power", "head cut off for a while", "disk silent",
         ),
         "train": (
             "node stopped for a while", "disk full", "worker stopped for a while", "object store silent", "worker killed", "disk slow",
-            "command got SIGTERM", "node cut off for a while", "disk read-only", "disk silent",
+            "command got SIGTERM", "node cut off for a while", "disk read-only", "disk silent", "object store silent", "worker killed",
+            "node cut off until it was taken for dead", "object store slow", "head cut off for a while", "disk full",
+            "worker stopped for a while", "node stopped for a while", "disk read-only", "worker killed", "disk slow",
+            "two nodes lost their power at once", "disk silent", "node cut off for a while", "disk full", "head cut off for a while",
         ),
-        "evaluate": (
-            "disk full", "worker stopped for a while", "two nodes lost their power at once", "head cut off for a while", "disk slow",
-            "command got SIGHUP", "node stopped for a while", "disk read-only", "worker killed",
-        ),
-        "interpret": (
-            "worker stopped for a while", "disk full", "node cut off for a while", "disk silent", "command killed", "node stopped for a while",
-            "disk read-only", "worker killed", "disk slow", "head cut off for a while",
-        ),
+        "evaluate": ("worker stopped for a while", "disk full", "command got SIGHUP", "disk read-only", "worker killed"),
+        "interpret": ("worker stopped for a while", "disk slow", "command killed", "node stopped for a while"),
     }.items()
     for kind in kinds
 ]  # fmt: skip
