@@ -60,7 +60,11 @@ class Command:
         return False
 
     def end_by(self, number: int, code: int, seconds: float) -> float | None:
-        """Send a signal, check the end that it brings, and start it again; returns the seconds from signal to end, None where it had finished before."""
+        """Send a signal, check the end that it brings, and start it again.
+
+        Returns:
+            The seconds from signal to end; None where the command had finished before.
+        """
         sent = time.monotonic()
         self._process.send_signal(number)
         ended = self._process.wait(seconds)
