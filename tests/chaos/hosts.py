@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -176,7 +177,11 @@ class HostProcess:
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        # nsenter stops itself with the command that it waits for, and nobody continues it: it would not see the command's end.
+        if code is None and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED:
+            self._process.send_signal(signal.SIGCONT)
+        return code
 
     def wait(self, seconds: float) -> int:
         """Wait for its end; returns the exit code, negative where a signal killed it."""

@@ -1,6 +1,7 @@
 """The hosts of the chaos are what they claim to be."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -75,3 +76,23 @@ def test_nothing_is_left_when_the_process_that_made_the_hosts_is_killed(network)
     while os.path.exists(f"/proc/{first}") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not os.path.exists(f"/proc/{first}")
+
+
+def test_the_end_of_a_command_that_was_stopped_for_a_while_is_seen(network, tmp_path):
+    host = network.add(tmp_path)
+    with open(tmp_path / "log", "wb") as log:
+        command = host.start(["sleep", "100"], os.environ, log, tmp_path)
+    (sleeping,) = wait_for(lambda: [process for process in host.processes() if process.cmdline()[-1:] == ["100"]])
+    sleeping.send_signal(signal.SIGSTOP)
+    time.sleep(0.3)
+    sleeping.send_signal(signal.SIGCONT)
+    sleeping.kill()
+    assert wait_for(command.poll) == 128 + signal.SIGKILL or command.poll() == -signal.SIGKILL
+
+
+def wait_for(look, seconds=5.0):
+    """What `look` gives, as soon as it is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
