@@ -41,6 +41,9 @@ pytest_plugins = ["tests.servers.fixtures"]
 
 # A shell starts what it puts into the background with SIGINT ignored, and its children inherit that: a user's terminal does not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Below `nohup` SIGHUP is ignored, in children as well. A handler is not inherited: commands get what they would from a terminal.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 # Two threads that wait for each other on a busy machine take many times as long as one, and the tensors of tests are small.
 torch.set_num_threads(1)
