@@ -87,8 +87,9 @@ def test_pip_refuses_a_file_with_another_digest(tmp_path):
 
 
 def test_nothing_is_installed_past_the_locks():
-    made = (ROOT / "Makefile").read_text()
-    for line in (line for line in made.splitlines() if "pip" in line and "install " in line and "monosem" not in line and ":=" not in line):
+    # The oldest packages are what a resolver finds: only `test-lowest` installs them, into an environment of its own.
+    made = [line for line in (ROOT / "Makefile").read_text().splitlines() if "--resolution lowest-direct" not in line]
+    for line in (line for line in made if "pip" in line and "install " in line and "monosem" not in line and ":=" not in line):
         assert "$(LOCKED)" in line or "--no-deps --no-build-isolation -e ." in line, line
 
 
