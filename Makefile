@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install install-test peers triton tools swift system-tools quickstart test test-lowest bench chaos attacks fuzz lint types layers pytest format constraints locks sbom licences clean frontier
+.PHONY: help install install-test peers triton tools swift system-tools quickstart test test-lowest bench chaos attacks fuzz lint types layers pytest format constraints locks sbom licences docs docs-pages kuberay clean frontier
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,10 +66,21 @@ system-tools: .tools/prometheus  # headless Chromium and Prometheus for the test
 	  dpkg -x prometheus_*.deb unpacked && rm prometheus_*.deb && mv unpacked/usr/bin prometheus && rm -rf unpacked; }) >/dev/null 2>&1 || \
 	  echo "no promtool: the tests of alerts, rules and dashboards will be skipped"
 
+# Not in this repository: 2 MB of another project. Where they cannot be had, the tests that need them are skipped; other bytes than these are an error.
+KUBERAY_URL ?= https://raw.githubusercontent.com/ray-project/kuberay/v1.7.0/helm-chart/kuberay-operator/crds
+.tools/kuberay: deploy/kuberay.sha256
+	@rm -rf $@ $@.partial && mkdir -p $@.partial
+	@if (for file in $$(awk '{print $$2}' $<); do curl -fsSL --connect-timeout 10 --max-time 120 -o $@.partial/$$file $(KUBERAY_URL)/$$file || exit 1; done); then \
+	  (cd $@.partial && sha256sum --check --quiet ../../$<) && mv $@.partial $@ && touch $@; \
+	else rm -rf $@.partial; echo "no CRDs of KubeRay: the tests of the chart against them will be skipped (KUBERAY_CRDS=DIRECTORY names a copy)"; fi
+
+kuberay:  ## KubeRay's CRDs of v1.7.0 in .tools/kuberay, compared with their digests, for the tests of the chart
+	@[ -n "$$KUBERAY_CRDS" ] || $(MAKE) --no-print-directory .tools/kuberay
+
 quickstart: install  ## the whole way on the embedded model and text; leaves runs/quickstart/report.html (STORE=URL, SCRATCH=1, ARGS=key=value)
 	$(BIN)/monosem run quickstart $(if $(STORE),store=$(STORE)) $(if $(SCRATCH),--from-scratch) $(ARGS)
 
-test: install-test swift peers triton tools system-tools lint types layers pytest  ## lint, types, layer contracts and all tests
+test: install-test swift peers triton tools system-tools kuberay lint types layers pytest  ## lint, types, layer contracts and all tests
 
 lint:
 	$(BIN)/ruff format --check .
@@ -126,6 +137,9 @@ locks: .venv-tools/installed  # after a change of constraints.txt or of a list o
 sbom: install .venv-tools/installed  ## a bill of materials of the installed packages in CycloneDX's format: build/monosem.cdx.json
 	@mkdir -p build
 	.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/monosem.cdx.json .venv
+
+docs-pages: install  # the pages of docs/ that repeat what the code declares
+	$(BIN)/python deploy/pages.py
 
 licences: install .venv-tools/installed  # what is installed, under which licence: docs/licences.md
 	.venv-tools/bin/python deploy/licences.py

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 KUBERNETES = "1.37"
-CRDS = os.environ.get("KUBERAY_CRDS")
+FETCHED = ROOT / ".tools/kuberay"  # by `make kuberay`
+CRDS = os.environ.get("KUBERAY_CRDS") or (FETCHED if FETCHED.is_dir() else None)
 
 # The kinds of the Prometheus operator (v0.93 line) as far as the chart uses them; their definitions are not published as a package.
 # Rules are checked by promtool besides.

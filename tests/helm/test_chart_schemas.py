@@ -9,7 +9,7 @@ from chart import CHART, CRDS, EXAMPLES, engine, example, of_kind, problems, ren
 
 ALL_VALUES = [pytest.param({}, id="defaults"), *(pytest.param(yaml.safe_load(path.read_text()), id=path.stem) for path in EXAMPLES)]
 needs_crds = pytest.mark.skipif(
-    not CRDS, reason="no CRDs of KubeRay: set KUBERAY_CRDS to a directory with ray.io_rayclusters.yaml and ray.io_rayjobs.yaml"
+    not CRDS, reason="no CRDs of KubeRay: `make kuberay`, or set KUBERAY_CRDS to a directory with ray.io_rayclusters.yaml and ray.io_rayjobs.yaml"
 )
 
 SIZES = {"resources": {"cpu": "1", "memory": "1Gi"}, "sharedMemory": "1Gi", "temporary": "1Gi"}
