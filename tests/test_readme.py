@@ -36,8 +36,8 @@ def test_every_command_is_named_in_the_readme():
 
 
 def test_the_table_of_numbers_is_the_reports_glossary():
-    page = (ROOT / "docs/evaluation.md").read_text()
-    assert glossary_markdown().strip() in page, "replace the table under 'Every number of the report' by what glossary_markdown() returns"
+    page = (ROOT / "docs/metrics.md").read_text()
+    assert glossary_markdown().strip() in page, "run `make docs-pages`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -1,4 +1,4 @@
-"""Every number the report shows, in one line with its formula and source; the table of docs/evaluation.md is made of the same."""
+"""Every number the report shows, in one line with its formula and source; the table of docs/metrics.md is made of the same."""
 
 from dataclasses import dataclass
 
@@ -144,7 +144,7 @@ def glossary() -> list[tuple[str, list[Entry]]]:
 
 
 def glossary_markdown() -> str:
-    """The same as a Markdown table, as docs/evaluation.md has it."""
+    """The same as a Markdown table, as docs/metrics.md has it."""
     lines = ["| number | what it says | formula | source |", "|---|---|---|---|"]
     for _, entries in glossary():
         cells = ([cell.replace("|", "\\|") for cell in (each.name, each.says, each.formula, each.source)] for each in entries)

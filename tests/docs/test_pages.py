@@ -1,0 +1,28 @@
+"""The pages of docs/ that repeat the code say what the code declares now."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = runpy.run_path(str(ROOT / "deploy/pages.py"))
+
+
+@pytest.mark.parametrize("name", SOURCE["PAGES"])
+def test_a_page_is_what_the_code_declares(name):
+    assert (ROOT / "docs" / name).read_text() == SOURCE["PAGES"][name](), "run `make docs-pages`"
+
+
+def test_every_key_of_the_configuration_has_a_row():
+    keys = {line.strip() for line in (ROOT / "tests/jobs/keys.txt").read_text().splitlines() if line.strip() and not line.startswith("#")}
+    rows = {line.split("`")[1] for line in (ROOT / "docs/configuration.md").read_text().splitlines() if line.startswith("| `")}
+    assert rows == keys
+
+
+def test_a_type_is_written_without_bounds_and_modules():
+    from typing import Annotated, Literal, Optional
+
+    type_name = SOURCE["type_name"]
+    assert type_name(Optional[Annotated[int, "ge 0"]]) == "int | None"  # noqa: UP045
+    assert type_name(dict[Literal["a", "b"], list[Path]]) == "dict['a' | 'b', list[Path]]"
