@@ -138,6 +138,19 @@ sbom: install .venv-tools/installed  ## a bill of materials of the installed pac
 	@mkdir -p build
 	.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/monosem.cdx.json .venv
 
+.venv-docs/installed: deploy/locks/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip $(LOCKED) -r deploy/locks/docs.txt
+	@touch $@
+
+# A copy in which pages, examples and pictures lie as in the repository, so that the same links hold here and in the site.
+docs: .venv-docs/installed  ## the documentation as a site that fetches nothing from elsewhere: build/site/index.html
+	@rm -rf build/site-source build/site && mkdir -p build/site-source
+	@tar -c README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md CITATION.cff LICENSE docs/*.md examples/*.py deploy/*.svg deploy/*.png deploy/site.css | \
+	  tar -x -C build/site-source
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "build/site/index.html"
+
 docs-pages: install  # the pages of docs/ that repeat what the code declares
 	$(BIN)/python deploy/pages.py
 

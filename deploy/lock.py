@@ -79,6 +79,7 @@ def main() -> None:
     write("browser", "What the image of `monosem serve` needs.", compiled(["deploy/browser-requirements.txt"], pinned))
     for name, source in (("peers", "tests/benchmarks/peers.txt"), ("swift", "tests/servers/swift.txt"), ("triton", "tests/sae/kernels/triton.txt")):
         write(name, f"{source} with digests.", compiled([source], ("--no-deps",)))
+    write("docs", "What builds the documentation as a site.", compiled(["deploy/docs.txt"]))
     write("tools", "What makes these files, the bill of materials and the list of licences.", compiled(["deploy/tools.txt"]))
 
 

@@ -116,14 +116,17 @@ def metrics() -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as Python writes it, without modules and bounds."""
+    """A type without modules and bounds.
+
+    Choices are joined by "or": Markdown processors disagree about a bar in the code of a table.
+    """
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return type_name(parts[0])
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(dict.fromkeys(type_name(part) for part in parts))
+        return " or ".join(dict.fromkeys(type_name(part) for part in parts))
     if origin is typing.Literal:
-        return " | ".join(map(repr, parts))
+        return " or ".join(map(repr, parts))
     if origin is not None:
         return f"{origin.__name__}[{', '.join(map(type_name, parts))}]"
     return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
@@ -131,7 +134,8 @@ def type_name(annotation: Any) -> str:
 
 def run_directory() -> str:
     """The tree of a run directory, and the fields of its records and tables."""
-    tree = (layout.__doc__ or "").partition("::\n\n")[2]
+    tree = (layout.__doc__ or "").partition("::\n\n")[2].rstrip().splitlines()
+    files = [re.split(r" {2,}", line.strip().removeprefix("<run>/"), maxsplit=1) for line in tree]
     lines = [
         "# Run directory",
         "",
@@ -140,17 +144,14 @@ def run_directory() -> str:
         "Files that the stages leave, and their fields. `sae.Run` reads them in Python ([Python](python.md)); the format of the store has",
         "[a page of its own](store.md). JSON objects carry a digest over all their fields: a changed file is refused.",
         "",
-        "```",
-        *(line.removeprefix("    ") for line in tree.rstrip().splitlines()),
-        "```",
-        "",
+        *table(("file", "content"), [(code(path), cell(says)) for path, says in files]),
         "## Records",
         "",
     ]
     for path, record in RECORDS:
         says = " ".join((record.__doc__ or "").split("\n\n")[0].split())
         fields = [(code(name), code(type_name(field.annotation)), cell(field.description or "")) for name, field in record.model_fields.items()]
-        lines += [f"### {path}", "", says, "", *table(("field", "type", "meaning"), fields)]
+        lines += [f"### {path}", "", *([says, ""] if says[-2:] != "`." else []), *table(("field", "type", "meaning"), fields)]
     lines += ["## Tables", ""]
     for path, schema in TABLES:
         lines += [f"### {path}", "", *table(("column", "type"), [(code(field.name), code(str(field.type))) for field in schema])]

@@ -1,5 +1,6 @@
 """The pages of docs/ that repeat the code say what the code declares now."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -20,9 +21,15 @@ def test_every_key_of_the_configuration_has_a_row():
     assert rows == keys
 
 
+def test_every_page_is_in_the_navigation_of_the_site():
+    named = re.findall(r"(?m)^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text())
+    pages = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
+    assert sorted(named) == sorted(str(page.relative_to(ROOT)) for page in pages)
+
+
 def test_a_type_is_written_without_bounds_and_modules():
     from typing import Annotated, Literal, Optional
 
     type_name = SOURCE["type_name"]
-    assert type_name(Optional[Annotated[int, "ge 0"]]) == "int | None"  # noqa: UP045
-    assert type_name(dict[Literal["a", "b"], list[Path]]) == "dict['a' | 'b', list[Path]]"
+    assert type_name(Optional[Annotated[int, "ge 0"]]) == "int or None"  # noqa: UP045
+    assert type_name(dict[Literal["a", "b"], list[Path]]) == "dict['a' or 'b', list[Path]]"
