@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -113,6 +114,19 @@ def test_the_five_lines_of_the_readme_work(finished):
     exec(code.replace("runs/quickstart", str(output)), names)
     assert names["features"].shape == (3, 64)
     assert names["reconstruction"].shape == (3, 32)
+
+
+def test_the_tutorial_reads_this_run(finished, tmp_path, monkeypatch, capsys):
+    output, *_ = finished
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/quickstart").symlink_to(output)
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(ROOT / "examples/tutorial.py"))
+    assert names["features_of_rows"].shape == (100, 64)
+    said = capsys.readouterr().out
+    assert said.startswith("Run('runs/quickstart', dictionaries: topk, relu")
+    assert "relu: L0" in said
+    assert "»" in said
 
 
 def test_a_runs_metrics_are_those_declared_quickly_read_and_few(finished):
