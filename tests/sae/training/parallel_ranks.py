@@ -7,7 +7,6 @@ and what came out is left in the directory. With a third argument, an axis, two 
 import os
 import sys
 from pathlib import Path
-from typing import get_args
 
 import torch
 import torch.distributed as dist
@@ -17,6 +16,7 @@ from stores import HOOKPOINT
 
 from sae.architectures.config import SAEConfig
 from sae.architectures.registry import ARCHITECTURES, build_dictionary
+from sae.config import nested_models
 from sae.parallel.process_groups import ProcessGroups
 from sae.parallel.workers import Workers
 from sae.storage import Place
@@ -41,7 +41,7 @@ def sae_config(architecture: str):
 
 def config_fields(architecture: str):
     """The keys that an architecture's configuration has."""
-    [model] = [model for model in get_args(get_args(SAEConfig)[0]) if model.model_fields["architecture"].default == architecture]
+    [model] = [model for model in nested_models(SAEConfig) if model.model_fields["architecture"].default == architecture]
     return model.model_fields
 
 
